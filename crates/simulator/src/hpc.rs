@@ -32,9 +32,16 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
     }
     if rest == "waldur/projects" {
         let asked: HashSet<&str> = call.all("projects").collect();
-        let wanted =
-            |row: &&Value| asked.is_empty() || row["posixName"].as_str().is_some_and(|name| asked.contains(name));
-        let rows: Vec<&Value> = world.hpc.projects.iter().filter(wanted).collect();
+        let projects = &world.hpc.projects;
+        let rows: Vec<&Value> = if asked.is_empty() {
+            projects.iter().collect()
+        } else {
+            let index = shared.projects(&world);
+            let mut positions: Vec<usize> =
+                asked.iter().filter_map(|name| index.get(*name)).flatten().copied().collect();
+            positions.sort_unstable();
+            positions.into_iter().map(|position| &projects[position]).collect()
+        };
         return Reply::json(StatusCode::OK, &json!({ "projects": rows }));
     }
     match rest.strip_prefix("cscs/users/").and_then(|name| world.hpc.users.get(name)) {

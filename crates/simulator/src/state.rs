@@ -19,6 +19,9 @@ use crate::world::{RowOrder, Stamp, World};
 /// The world's version, and the positions of a list's rows in that version.
 type Listing = (u64, Arc<Vec<usize>>);
 
+/// The world's version, and the positions of the HPC User API's projects in that version, by name.
+type ProjectIndex = (u64, Arc<HashMap<String, Vec<usize>>>);
+
 type Change = Box<dyn FnOnce(&mut World) + Send>;
 
 /// A transaction: when its rows are dated, when it commits, and its change.
@@ -32,6 +35,7 @@ pub(crate) struct ServiceState {
     /// Incremented when the world changes, which invalidates cached listings.
     version: AtomicU64,
     listings: Mutex<HashMap<String, Listing>>,
+    projects: Mutex<Option<ProjectIndex>>,
     pub(crate) realm: Realm,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
@@ -50,6 +54,7 @@ impl ServiceState {
             world: RwLock::new(world),
             version: AtomicU64::new(0),
             listings: Mutex::default(),
+            projects: Mutex::default(),
             realm: Realm::new()?,
             faults: Faults::default(),
             log: Log::default(),
@@ -139,5 +144,27 @@ impl ServiceState {
         }
         listings.insert(key, (version, Arc::clone(&rows)));
         Ok(rows)
+    }
+
+    /// The positions of the HPC User API's projects by name, cached until the world changes.
+    ///
+    /// The caller must hold the read lock on the world, which is `world`.
+    pub(crate) fn projects(&self, world: &World) -> Arc<HashMap<String, Vec<usize>>> {
+        let version = self.version.load(Ordering::SeqCst);
+        let mut cached = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((then, index)) = &*cached
+            && *then == version
+        {
+            return Arc::clone(index);
+        }
+        let mut index: HashMap<String, Vec<usize>> = HashMap::new();
+        for (position, row) in world.hpc.projects.iter().enumerate() {
+            if let Some(name) = row["posixName"].as_str() {
+                index.entry(name.to_owned()).or_default().push(position);
+            }
+        }
+        let index = Arc::new(index);
+        *cached = Some((version, Arc::clone(&index)));
+        index
     }
 }
