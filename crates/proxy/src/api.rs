@@ -128,11 +128,12 @@ impl Service {
         service.reports = Arc::clone(&self.reports);
         if same_auth {
             service.verifier = Arc::clone(&self.verifier);
-            service.dashboard = dashboard(settings, &service.verifier)?;
         }
         if same_catalogue {
             service.store.inherit(&self.store);
         }
+        // Last, because it has parts of the above.
+        service.dashboard = dashboard(settings, &service.verifier)?;
         Ok(service)
     }
 

@@ -39,7 +39,7 @@ use crate::upstream::{ExchangeError, Upstream, UpstreamError};
 const MAX_UNCHECKED: Duration = Duration::from_mins(5);
 
 /// The path below `dashboard.public_url` to which the realm redirects browsers.
-pub(crate) const CALLBACK: &str = "/ui/callback";
+const CALLBACK: &str = "/ui/callback";
 
 /// Sign-in at the realm with a client of its own.
 pub(crate) struct CodeFlow {
@@ -79,9 +79,12 @@ pub(crate) enum GrantError {
     /// The realm refuses the client.
     #[error(
         "the realm refuses the client ({0}); check dashboard.client_id (DASHBOARD_CLIENT_ID), dashboard.client_secret \
-         (DASHBOARD_CLIENT_SECRET) and, in Keycloak, that the client has the standard flow and the redirect URI {CALLBACK}"
+         (DASHBOARD_CLIENT_SECRET) and, in Keycloak, that the client has client authentication and the standard flow"
     )]
     Client(&'static str),
+    /// The realm does not redirect to this URI of ours; only found by `check`.
+    #[error("the realm refuses to redirect browsers to {0}; in Keycloak, add it to the client's valid redirect URIs")]
+    Redirect(String),
     /// The realm issued tokens that are not accepted.
     #[error("the realm issued a token that is not accepted")]
     Token(#[source] Refusal),
@@ -234,6 +237,29 @@ impl CodeFlow {
             .append_pair("client_id", &self.client_id)
             .append_pair("post_logout_redirect_uri", to.as_str());
         Some(url)
+    }
+
+    /// Tests whether the realm accepts the client with its secret and its redirect URI. Nobody signs in.
+    pub(crate) async fn check(&self) -> Result<(), GrantError> {
+        let (url, _, attempt) = self.begin().await?;
+        match self.finish("none", attempt).await {
+            // The client was accepted, and the code was not.
+            Ok(_) | Err(GrantError::Ended) => {}
+            Err(error) => return Err(error),
+        }
+        let (verifier, _) = self.endpoints().await?;
+        let upstream = verifier.realm.upstream();
+        match upstream.exchange(upstream.get(url.clone()), MAX_BODY).await {
+            Ok(answer) if answer.status == StatusCode::BAD_REQUEST => {
+                Err(GrantError::Redirect(self.redirect.to_string()))
+            }
+            Ok(answer) if !answer.status.is_success() => {
+                Err(unavailable(upstream.error(Method::GET, &url, UpstreamError::Status(answer.status))))
+            }
+            // A realm without a form of its own leads elsewhere.
+            Err(error) if !matches!(error.cause, UpstreamError::Redirected(_)) => Err(unavailable(error)),
+            _ => Ok(()),
+        }
     }
 
     async fn endpoints(&self) -> Result<(&TokenVerifier, Endpoints), GrantError> {

@@ -88,7 +88,7 @@ pub(super) async fn run(loaded: &Loaded, json: bool, terminal: Terminal) -> Resu
     let upstreams = [
         ("Waldur", upstreams::waldur(settings, sender).boxed()),
         ("the HPC User API", upstreams::hpc_user(settings, listing).boxed()),
-        ("Keycloak", upstreams::keycloak(&settings.auth).boxed()),
+        ("Keycloak", upstreams::keycloak(settings).boxed()),
         ("the shared cache", upstreams::shared_cache(settings).boxed()),
     ];
     let (names, checks): (Vec<_>, Vec<_>) = upstreams.into_iter().unzip();

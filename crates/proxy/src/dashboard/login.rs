@@ -148,7 +148,7 @@ fn failed(dashboard: &Dashboard, error: &GrantError, to: &str) -> Response {
             error!(error = error_chain(&**source), "an operator cannot sign in");
             (StatusCode::BAD_GATEWAY, "The identity provider cannot be reached. Try again in a minute.")
         }
-        GrantError::Client(_) | GrantError::Token(_) => {
+        GrantError::Client(_) | GrantError::Redirect(_) | GrantError::Token(_) => {
             error!(error = error_chain(error), "an operator cannot sign in");
             (
                 StatusCode::BAD_GATEWAY,

@@ -1,7 +1,7 @@
 //! `check`.
 
 use serde_json::Value;
-use simulator::{Fault, PROVIDER_TOKEN, World};
+use simulator::{Client, Fault, PROVIDER_TOKEN, World};
 
 use crate::site::{Ended, SECRET, Site};
 
@@ -50,6 +50,37 @@ fn all_checks_of_a_valid_setup_are_ok() {
         );
     }
     assert!(line(&ended, "ok       Keycloak").contains("(RS256)"), "{ended:?}");
+}
+
+#[test]
+fn sign_in_to_the_dashboard_is_checked() {
+    let site = |secret: &str, url: &str| {
+        Site::golden("plain")
+            .with("DASHBOARD_ENABLED", "true")
+            .with("DASHBOARD_PUBLIC_URL", url)
+            .with("DASHBOARD_CLIENT_ID", "storage-dashboard")
+            .with("DASHBOARD_CLIENT_SECRET", secret)
+            .with("DASHBOARD_REQUIRED_ROLES", "storage-reader")
+    };
+    let (secret, url) = ("dashboard-secret-0123456789", "https://storage.example.org/below/");
+    let ended = site(secret, url).run(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    line(&ended, "ok       dashboard: the realm accepts the client and the redirect URI");
+    let ended = site("not-the-secret-0123456789", url).run(&["check"]);
+    let found = line(&ended, "FAILED   dashboard");
+    assert!(found.contains("unauthorized_client") && found.contains("DASHBOARD_CLIENT_SECRET"), "{found}");
+    let strict = site(secret, url);
+    let only = Client::new("storage-dashboard", secret).redirect_uri("https://storage.example.org/ui/callback");
+    strict.simulator.realm().register(only);
+    let ended = strict.run(&["check"]);
+    let found = line(&ended, "FAILED   dashboard");
+    assert!(found.contains("https://storage.example.org/below/ui/callback"), "{found}");
+    assert_eq!(ended.code, Some(1));
+    let away = site(secret, url);
+    away.simulator.set_fault("*/protocol/openid-connect/token", Fault::status(503));
+    let ended = away.run(&["check"]);
+    assert!(line(&ended, "FAILED   dashboard").contains("503"), "{ended:?}");
+    assert!(!ended.stdout.contains(secret), "{ended:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
+use std::sync::Arc;
 
 use catalog::{Identities, Policy, QuotaProblem, QuotaProblemCode, Skipped};
 use futures::future;
@@ -10,7 +11,7 @@ use waldur_answers::{Callbacks, OWNER_NEEDED, TEST_APPROVAL, TokenUser};
 
 use super::Finding;
 use super::remedy::{self, Keys};
-use crate::auth::{RealmReport, Verifier};
+use crate::auth::{CodeFlow, GrantError, RealmReport, Verifier};
 use crate::cli::counted;
 use crate::config::{self, OnProcessingError, Settings, StorageSystem};
 use crate::hpc_user::{Gids, HpcUserApi, HpcUserError};
@@ -263,17 +264,17 @@ async fn exchange(api: &HpcUserApi, settings: &config::HpcUserApi) -> (Vec<Findi
     (vec![token, api], works)
 }
 
-/// Checks that the realm responds and has keys.
-pub(super) async fn keycloak(settings: &config::Auth) -> Vec<Finding> {
+/// Checks that the realm responds and has keys, and that operators can sign in to the dashboard.
+pub(super) async fn keycloak(settings: &Settings) -> Vec<Finding> {
     const CHECK: &str = "Keycloak";
-    if settings.disable_auth {
+    if settings.auth.disable_auth {
         return vec![Finding::warning(CHECK, "not checked: authentication is disabled")];
     }
-    let verifier = match Verifier::new(settings, Clock::system()) {
-        Ok(verifier) => verifier,
+    let verifier = match Verifier::new(&settings.auth, Clock::system()) {
+        Ok(verifier) => Arc::new(verifier),
         Err(error) => return vec![failed(CHECK, &error, KEYCLOAK)],
     };
-    vec![match verifier.check().await {
+    let realm = match verifier.check().await {
         Ok(Some(RealmReport { issuer, keys, skipped })) if keys.is_empty() => Finding::failed(
             CHECK,
             format!("{issuer} has no key of a supported type ({skipped} of other types): every token is rejected"),
@@ -285,7 +286,21 @@ pub(super) async fn keycloak(settings: &config::Auth) -> Vec<Finding> {
         }
         Ok(None) => Finding::warning(CHECK, "not checked: authentication is disabled"),
         Err(error) => failed(CHECK, &error, KEYCLOAK),
-    }]
+    };
+    let sign_in = settings.dashboard.as_ref().and_then(|dashboard| dashboard.sign_in.as_ref());
+    let sign_in = async { Some(dashboard(CodeFlow::new(verifier, sign_in?)).await) };
+    [realm].into_iter().chain(sign_in.await).collect()
+}
+
+async fn dashboard(flow: CodeFlow) -> Finding {
+    const CHECK: &str = "dashboard";
+    match flow.check().await {
+        Ok(()) => Finding::ok(CHECK, "the realm accepts the client and the redirect URI"),
+        // Reported above.
+        Err(GrantError::Unavailable(error)) => Finding::failed(CHECK, error_chain(&*error)),
+        // These messages contain the remedy.
+        Err(error) => Finding::failed(CHECK, error_chain(&error)),
+    }
 }
 
 /// Checks the shared cache, if the settings name one.
