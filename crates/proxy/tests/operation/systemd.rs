@@ -11,13 +11,18 @@ use simulator::{Fault, Simulator, World};
 use crate::program::{Program, client, settings, token};
 use crate::sockets::version;
 
-/// The program with one passed socket.
-fn activated(simulator: &Simulator, socket: OwnedFd) -> Program {
+/// The command with one socket, which is its standard input.
+fn activation() -> Command {
     // Only the process itself knows its PID, and passed sockets start at file descriptor 3.
     let serve = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" serve";
     let mut command = Command::new("/bin/sh");
     command.args(["-c", serve, env!("CARGO_BIN_EXE_hpc-storage-proxy")]);
-    Program::start_with(command, &settings(simulator), Stdio::from(socket))
+    command
+}
+
+/// The program with one passed socket.
+fn activated(simulator: &Simulator, socket: OwnedFd) -> Program {
+    Program::start_with(activation(), &settings(simulator), Stdio::from(socket))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,6 +46,40 @@ async fn passed_sockets_are_served() {
     assert_eq!(version(&path).await, 200);
     assert_eq!(program.stop().status.code(), Some(0));
     assert!(path.exists(), "the process that created the socket removes it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dashboard_without_authentication_is_not_served_on_a_passed_address_of_the_network() {
+    let simulator = Simulator::start(World::empty()).await;
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let open = [("DISABLE_AUTH", "true"), ("DASHBOARD_ENABLED", "true")];
+    let mut command = activation();
+    command.env_clear().envs(settings(&simulator)).envs(open).stdin(Stdio::from(OwnedFd::from(listener)));
+    let ended = command.output().unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("dashboard.enabled") && stderr.contains("not loopback"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_does_not_open_the_dashboard_to_the_network() {
+    let simulator = Simulator::start(World::empty()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("settings.yaml");
+    std::fs::write(&path, "server: {listen: \"0.0.0.0:0\"}\n").unwrap();
+    let mut settings = settings(&simulator);
+    settings.retain(|(name, _)| *name != "SERVER_LISTEN");
+    settings.extend([
+        ("WALDUR_CSCS_STORAGE_PROXY_CONFIG_PATH", path.display().to_string()),
+        ("DISABLE_AUTH", "true".to_owned()),
+    ]);
+    let mut program = Program::serve(&settings);
+    // The address would change only at the next start.
+    std::fs::write(&path, "server: {listen: \"127.0.0.1:0\"}\ndashboard: {enabled: true}\n").unwrap();
+    program.signal("HUP");
+    let line = program.wait_for("invalid change");
+    assert!(line.contains("dashboard.enabled") && line.contains("not loopback"), "{line}");
+    assert_eq!(program.stop().status.code(), Some(0));
 }
 
 /// The notification socket of systemd.
