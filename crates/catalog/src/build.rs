@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::details::Details;
 use crate::document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 use crate::identity::{self, Identities};
 use crate::mount;
@@ -18,7 +19,7 @@ use crate::policy::Policy;
 use crate::quota::{self, Quota};
 use crate::quota_problem::QuotaProblem;
 use crate::resource::{Rejected, Resource};
-use crate::select::{Index, Leaf, NODE_STATUS};
+use crate::select::{Index, Leaf, NODE_STATUS, Outcome};
 use crate::status::Status;
 use crate::target::{self, PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};
 
@@ -179,6 +180,18 @@ impl Catalogue {
             offering_type: resource.offering_type.as_deref(),
             new_options: order.new_options.as_ref(),
         })
+    }
+
+    /// What the document does not show of the resource at `position`; `None` for a tenant or customer.
+    pub fn details(&self, position: usize) -> Option<Details> {
+        self.resource(position).map(Details::of)
+    }
+
+    /// The same for the [`skipped`](Self::skipped) resources.
+    pub fn details_of_skipped(&self) -> impl Iterator<Item = Details> {
+        let leaves = self.index.leaves.iter().zip(&self.resources);
+        let skipped = leaves.filter(|(leaf, _)| matches!(leaf.outcome, Outcome::Skipped(_)));
+        skipped.map(|(_, resource)| Details::of(resource))
     }
 
     /// The problem with the quotas of the item at `position`.

@@ -7,6 +7,7 @@
 
 mod build;
 mod count;
+mod details;
 mod document;
 mod field;
 mod identity;
@@ -28,6 +29,7 @@ mod watermark;
 
 pub use build::{Catalogue, Customer, Customers, Run, Skipped, build, customers_of_resources};
 pub use count::Count;
+pub use details::{Details, OrderDetails};
 pub use document::{Item, MountPoint, Named, NodeTarget, OrderInProgress, Permission, Target, TargetOf};
 pub use field::Malformed;
 pub use identity::{Identities, UserIdentity, mock_email, mock_gid, mock_uid, project_to_resolve, user_to_resolve};
@@ -38,7 +40,7 @@ pub use quota::{Enforcement, InodeRule, Mode, Options, Quota, QuotaType, Resourc
 pub use quota_problem::{QuotaProblem, QuotaProblemCode};
 pub use resource::{FIELDS, Rejected, Resource};
 pub use row::{OPEN_STATES, ORDER_FIELDS, OpenOrder, Parsed, Row};
-pub use select::{Filter, Index, Selection};
+pub use select::{Filter, Index, Indexed, Outcome, Selection};
 pub use stamp::Stamp;
 pub use status::{State, Status};
 pub use target::{PrimaryProject, ProjectTarget, TargetItem, TargetType, UserTarget};

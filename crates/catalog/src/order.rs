@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::field::{self, Malformed, Raw};
 use crate::quota::{LimitsRecord, Options, OptionsRecord, ResourceLimits};
+use crate::stamp::Stamp;
 use crate::status::State;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,8 @@ pub struct Order {
     pub(crate) storage: Option<f64>,
     /// The options that an order of type Update requests, as Waldur returns them; `None` if it requests none.
     pub new_options: Option<Map<String, Value>>,
+    /// When it was created; `None` if Waldur does not return it.
+    pub created: Option<Stamp>,
 }
 
 /// State of an order, as far as the catalogue distinguishes it.
@@ -181,6 +184,8 @@ struct OrderRecord<'a> {
     attributes: Value,
     #[serde(default)]
     limits: Value,
+    #[serde(borrow, default)]
+    created: Raw<'a>,
 }
 
 impl Order {
@@ -220,7 +225,8 @@ impl Order {
         let url = field::optional_text("order_in_progress.url", record.url)?.filter(|url| !url.is_empty());
         // The item does not depend on the UUID, so an unreadable one is ignored.
         let uuid = field::uuid("order_in_progress.uuid", record.uuid).ok();
-        Ok(Self { uuid, url, state, state_name, kind, kind_name, update, unreadable, storage, new_options })
+        let created = field::stamp(record.created);
+        Ok(Self { uuid, url, state, state_name, kind, kind_name, update, unreadable, storage, new_options, created })
     }
 
     /// The links that the order's state and the resource's effective state allow.

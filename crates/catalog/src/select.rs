@@ -51,11 +51,26 @@ pub(crate) struct Leaf {
 
 /// Whether a resource has an item or is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Position among the items.
     Item(u32),
     /// Position among the skipped resources.
     Skipped(u32),
+}
+
+/// A resource in the index, with names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Indexed<'a> {
+    /// Name of the storage system.
+    pub system: &'a str,
+    pub data_type: &'a str,
+    /// State in Waldur.
+    pub state: State,
+    /// Status that is published, or would be.
+    pub status: Status,
+    /// Position of its customer among the items, if it has one.
+    pub customer: Option<u32>,
+    pub outcome: Outcome,
 }
 
 /// The positions that a filter selects, ascending.
@@ -105,6 +120,23 @@ impl Index {
                 }
         };
         self.nodes as usize <= items && self.leaves.iter().all(fits)
+    }
+
+    /// Number of tenants and customers.
+    pub fn nodes(&self) -> usize {
+        self.nodes as usize
+    }
+
+    /// All resources, in the order of the document.
+    pub fn resources(&self) -> impl Iterator<Item = Indexed<'_>> {
+        self.leaves.iter().map(|leaf| Indexed {
+            system: &self.systems[leaf.system as usize],
+            data_type: &self.data_types[leaf.data_type as usize],
+            state: leaf.state,
+            status: leaf.status,
+            customer: leaf.above[1],
+            outcome: leaf.outcome,
+        })
     }
 
     /// Selects the matching items and skipped resources.

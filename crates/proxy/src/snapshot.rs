@@ -10,7 +10,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use catalog::{Callbacks, Catalogue, Count, Filter, Index, QuotaProblemCode, Selection, Skipped};
+use catalog::{
+    Callbacks, Catalogue, Count, Details, Filter, Index, Indexed, Outcome, QuotaProblemCode, Selection, Skipped,
+};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -25,6 +27,8 @@ pub struct Snapshot {
     index: Arc<Index>,
     /// Skipped because an identity is missing.
     skipped: Vec<Skipped>,
+    /// What is known of these, in the same order.
+    skipped_details: Vec<Details>,
     /// Skipped because the record is malformed.
     malformed: Vec<Skipped>,
     /// Both lists of skipped resources, rendered.
@@ -52,6 +56,15 @@ pub enum Found<'a> {
     /// A skipped resource, with the reason.
     Skipped(&'a Skipped),
     Nothing,
+}
+
+/// A resource of Waldur that the snapshot contains.
+#[derive(Debug)]
+pub struct Described<'a> {
+    pub indexed: Indexed<'a>,
+    /// Its item as JSON, or why it has none.
+    pub item: Result<&'a [u8], &'a Skipped>,
+    pub details: &'a Details,
 }
 
 /// A page of the items that a filter selects.
@@ -86,13 +99,14 @@ impl Snapshot {
         let unchanged = before.map_or(&[][..], |before| catalogue.unchanged_since(&before.index));
         let items = Blocks::render(catalogue, before.map(|before| &before.items), unchanged)?;
         malformed.extend_from_slice(&catalogue.malformed);
-        Self::of(items, Arc::clone(&catalogue.index), catalogue.skipped.clone(), malformed)
+        let skipped = (catalogue.skipped.clone(), catalogue.details_of_skipped().collect());
+        Self::of(items, Arc::clone(&catalogue.index), skipped, malformed)
     }
 
     fn of(
         items: Blocks,
         index: Arc<Index>,
-        skipped: Vec<Skipped>,
+        (skipped, skipped_details): (Vec<Skipped>, Vec<Details>),
         malformed: Vec<Skipped>,
     ) -> Result<Self, serde_json::Error> {
         let rendered_skipped = serde_json::to_vec(&skipped.iter().chain(&malformed).collect::<Vec<_>>())?;
@@ -105,6 +119,7 @@ impl Snapshot {
             items,
             index,
             skipped,
+            skipped_details,
             malformed,
             rendered_skipped: rendered_skipped.into(),
             fingerprint: hasher.digest(),
@@ -133,6 +148,29 @@ impl Snapshot {
     /// All skipped resources.
     pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
         self.skipped.iter().chain(&self.malformed)
+    }
+
+    /// The rendered tenants and customers.
+    pub fn nodes(&self) -> impl Iterator<Item = &[u8]> {
+        self.items.iter().flat_map(Block::items).map(|(item, _)| item).take(self.index.nodes())
+    }
+
+    /// All resources except malformed records.
+    pub fn resources(&self) -> impl Iterator<Item = Described<'_>> {
+        let mut items = self.items.iter().flat_map(Block::items).skip(self.index.nodes());
+        self.index.resources().filter_map(move |indexed| match indexed.outcome {
+            Outcome::Item(_) => items.next().map(|(item, details)| Described { indexed, item: Ok(item), details }),
+            Outcome::Skipped(position) => {
+                let position = position as usize;
+                let item = Err(&self.skipped[position]);
+                Some(Described { indexed, item, details: &self.skipped_details[position] })
+            }
+        })
+    }
+
+    /// Records that cannot be parsed, and those that break the mapping rules.
+    pub fn malformed(&self) -> &[Skipped] {
+        &self.malformed
     }
 
     /// Number of items with this quota problem.

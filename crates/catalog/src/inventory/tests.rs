@@ -211,6 +211,7 @@ impl World {
             unreadable: None,
             storage: None,
             new_options: None,
+            created: None,
         };
         OpenOrder { uuid, resource, created: Some(Stamp(self.now)), order: Ok(order) }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use catalog::{Callbacks, Catalogue, QuotaProblemCode, Run};
+use catalog::{Callbacks, Catalogue, Details, QuotaProblemCode, Run};
 use program::lock;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -54,6 +54,8 @@ pub(super) struct Block {
     problem_codes: Box<[QuotaProblemCode]>,
     /// Callbacks, each with the position of its item in the block.
     callbacks: Box<[(u32, Callbacks)]>,
+    /// What the items do not show; the default value for tenants and customers. Not published, and therefore not in the hash.
+    details: Box<[Details]>,
 }
 
 /// Adjacent items: an unchanged block, or the positions of items that need a new one.
@@ -281,6 +283,7 @@ impl Block {
         let mut ids = Vec::with_capacity(positions.len());
         let [mut orders, mut quota_problems, mut resource_links] = [(); 3].map(|()| Writer::default());
         let (mut problem_codes, mut callbacks) = (Vec::new(), Vec::new());
+        let mut details = Vec::with_capacity(positions.len());
         for (number, position) in (0..).zip(positions) {
             if number > 0 {
                 text.push(b',');
@@ -305,6 +308,7 @@ impl Block {
             if let Some(links) = catalogue.resource_links(position) {
                 resource_links.add(number, id, &links)?;
             }
+            details.push(catalogue.details(position).unwrap_or_default());
             callbacks.extend(catalogue.callbacks(position).map(|callbacks| (number, callbacks)));
         }
         text.shrink_to_fit();
@@ -318,6 +322,7 @@ impl Block {
             resource_links: resource_links.finish(),
             problem_codes: problem_codes.into(),
             callbacks: callbacks.into(),
+            details: details.into(),
         };
         block.hashes = block.hash_items();
         Ok(block)
@@ -325,9 +330,10 @@ impl Block {
 
     /// Whether the parts of a restored block fit together; its text has the right length.
     fn is_consistent(&self) -> bool {
-        let Self { ids, ends, orders, quota_problems, resource_links, problem_codes, .. } = self;
+        let Self { ids, ends, orders, quota_problems, resource_links, problem_codes, details, .. } = self;
         let ascending = ends.is_sorted_by(|one, next| one < next) && ends.first().is_some_and(|end| *end > 0);
         ids.len() == ends.len()
+            && ids.len() == details.len()
             && ascending
             && [orders, quota_problems, resource_links].iter().all(|entries| entries.fit(ids.len()))
             && problem_codes.len() == quota_problems.len()
@@ -356,6 +362,13 @@ impl Block {
     /// The orders, quota problems and links.
     pub(super) fn entries(&self) -> [&Entries; 3] {
         [&self.orders, &self.quota_problems, &self.resource_links]
+    }
+
+    /// The items, each with what it does not show.
+    pub(super) fn items(&self) -> impl Iterator<Item = (&[u8], &Details)> {
+        let start = |item: usize| item.checked_sub(1).map_or(0, |before| self.ends[before] as usize + 1);
+        let texts = self.ends.iter().enumerate().map(move |(item, end)| &self.text[start(item)..*end as usize]);
+        texts.zip(&self.details)
     }
 
     /// The items, separated by commas.

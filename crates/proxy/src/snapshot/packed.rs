@@ -5,19 +5,20 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use catalog::{Index, Skipped};
+use catalog::{Details, Index, Skipped};
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use super::blocks::Blocks;
 
 /// Version of the format.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 #[derive(Serialize, Deserialize)]
 struct Head<'a, B> {
     index: Cow<'a, Index>,
     skipped: Cow<'a, [Skipped]>,
+    skipped_details: Cow<'a, [Details]>,
     malformed: Cow<'a, [Skipped]>,
     blocks: Vec<B>,
 }
@@ -30,6 +31,7 @@ impl Snapshot {
         let head = serde_json::to_vec(&Head {
             index: Cow::Borrowed(&*self.index),
             skipped: Cow::Borrowed(&self.skipped),
+            skipped_details: Cow::Borrowed(&self.skipped_details),
             malformed: Cow::Borrowed(&self.malformed),
             blocks: self.items.iter().collect(),
         })?;
@@ -44,12 +46,13 @@ impl Snapshot {
     pub fn unpack(packed: &[u8], before: Option<&Self>) -> Option<Self> {
         let (length, packed) = packed.split_first_chunk()?;
         let (head, text) = packed.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Head { index, skipped, malformed, blocks } = serde_json::from_slice(head).ok()?;
+        let Head { index, skipped, skipped_details, malformed, blocks } = serde_json::from_slice(head).ok()?;
         let items = Blocks::restore(blocks, text, before.map(|before| &before.items))?;
-        if !index.fits(items.len(), skipped.len()) {
+        if !index.fits(items.len(), skipped.len()) || skipped_details.len() != skipped.len() {
             return None;
         }
-        Self::of(items, Arc::new(index.into_owned()), skipped.into_owned(), malformed.into_owned()).ok()
+        let skipped = (skipped.into_owned(), skipped_details.into_owned());
+        Self::of(items, Arc::new(index.into_owned()), skipped, malformed.into_owned()).ok()
     }
 }
 
@@ -105,6 +108,8 @@ mod tests {
             assert_eq!(snapshot.callbacks().count(), usize::try_from(count.div_ceil(4)).unwrap());
             for state in [None, Some(State::Ok), Some(State::Erred)] {
                 let filter = Filter { state, ..Filter::default() };
+                let described = |snapshot: &Snapshot| snapshot.resources().map(|it| format!("{it:?}")).collect::<Vec<_>>();
+                assert_eq!(described(&again), described(&snapshot));
                 let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));
                 assert_eq!(
                     (again.total, again.items, again.orders, again.quota_problems, again.skipped),

@@ -317,3 +317,30 @@ proptest! {
         }
     }
 }
+
+/// Details follow their resources, also those of skipped ones and of unchanged blocks.
+#[test]
+fn details_belong_to_their_resources() {
+    let mut resources = resources(3 * BLOCK);
+    resources[5] = resource(5, "resource-5", Kind { has_gid: false, ..USUAL });
+    resources[7] = resource(7, "resource-7", Kind { order: Some("executing"), ..USUAL });
+    let inputs = Inputs::new();
+    let catalogue = inputs.build(&resources, None);
+    let before = render(&catalogue, None);
+    resources.remove(2);
+    let after = render(&inputs.build(&resources, Some(catalogue)), Some(&before));
+    assert!(before.items.iter().any(|block| after.items.iter().any(|other| std::ptr::eq(block, other))));
+    let described: Vec<_> = after.resources().collect();
+    assert_eq!(described.len(), resources.len());
+    for (described, resource) in described.iter().zip(&resources) {
+        assert_eq!((&described.details.slug, &described.details.project), (&resource.slug, &resource.project_slug));
+        let order = described.details.order.as_deref().map(|order| (order.uuid, order.state.as_deref()));
+        let expected = resource.order.as_deref().map(|order| (order.uuid, order.state_name.as_deref()));
+        assert_eq!(order, expected, "{}", resource.slug);
+        match described.item {
+            Ok(item) => assert!(str::from_utf8(item).unwrap().contains(&format!("\"{}\"", resource.slug))),
+            Err(skipped) => assert_eq!(skipped.item_id, Some(resource.uuid)),
+        }
+    }
+    assert_eq!(after.nodes().count(), 2);
+}
