@@ -66,9 +66,11 @@ pub struct Service {
     /// Receives Waldur's events, with `waldur_api.push`.
     pub(crate) push: Option<Arc<Push>>,
     /// The pages for operators, if they are enabled.
-    dashboard: Option<Arc<Dashboard>>,
+    pub(crate) dashboard: Option<Arc<Dashboard>>,
     /// The reports of provisioners; they survive a change of the settings.
     pub(crate) reports: Arc<Reports>,
+    /// For the times that pages show.
+    pub(crate) clock: Clock,
     /// Clients that wait for other content; they survive a change of the settings.
     waiting: Arc<Waiting>,
 }
@@ -107,6 +109,7 @@ impl Service {
             limits: layers::RequestLimits::of(&settings.server),
             ages: Ages::default(),
             dashboard: dashboard(settings, &verifier)?,
+            clock: clock.clone(),
             reports: Arc::new(Reports::new(clock.clone())),
             verifier,
         })
@@ -224,7 +227,14 @@ pub fn router(service: &Service) -> Router {
         .merge(provisioners::routes())
         .merge(docs::routes(&systems, if service.dashboard.is_some() { "ui/" } else { "docs" }));
     if let Some(dashboard) = &service.dashboard {
-        routes = routes.merge(dashboard::router(Arc::clone(dashboard)));
+        let sources = dashboard::Sources {
+            store: Arc::clone(&service.store),
+            reports: Arc::clone(&service.reports),
+            verifier: Arc::clone(&service.verifier),
+            has_push: service.push.is_some(),
+            clock: service.clock.clone(),
+        };
+        routes = routes.merge(dashboard::router(Arc::clone(dashboard), sources));
     }
     if service.store.policy().relay.is_some() {
         routes = routes.merge(callbacks::routes());

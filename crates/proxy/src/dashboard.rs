@@ -3,9 +3,16 @@
 //! Every page is complete HTML without scripts. A middleware authenticates before any handler of a page runs, so a handler that
 //! forgets the [`Operator`] is not public. Operators sign in at the realm ([`login`]); a session is in a cookie ([`session`]).
 
+mod export;
+mod filter;
+mod health;
 mod layout;
 mod login;
+mod pages;
+mod routes;
 mod session;
+mod story;
+mod text;
 
 use std::sync::Arc;
 
@@ -28,6 +35,7 @@ use crate::config;
 use layout::Frame;
 pub use login::KeyError;
 use login::SignIn;
+pub use routes::Sources;
 
 /// Where the pages are.
 const PREFIX: &str = "/ui";
@@ -109,12 +117,12 @@ pub(crate) fn is_page(path: &str) -> bool {
 }
 
 /// All routes of the pages.
-pub fn router<S: Clone + Send + Sync + 'static>(dashboard: Arc<Dashboard>) -> Router<S> {
-    let pages = Router::new()
-        .route("/ui/", get(start))
+pub fn router<S: Clone + Send + Sync + 'static>(dashboard: Arc<Dashboard>, sources: Sources) -> Router<S> {
+    let pages = routes::pages(Arc::clone(&dashboard), sources)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&dashboard), authenticate));
     Router::new()
         .merge(pages)
+        .merge(routes::assets())
         .route("/ui", get(to_start))
         .route("/ui/login", get(login::login))
         .route("/ui/callback", get(login::callback))
@@ -151,17 +159,6 @@ async fn as_operator(username: &str, mut request: Request, next: Next) -> Respon
     }
     request.extensions_mut().insert(Operator { username: username.to_owned() });
     next.run(request).await
-}
-
-async fn start(State(dashboard): State<Arc<Dashboard>>, operator: Operator) -> Markup {
-    let content = html! {
-        h1 { "Storage" }
-        ul {
-            li { a href=(dashboard.path("/docs")) { "Documentation of the API" } }
-            li { a href=(dashboard.settings.waldur_url) { "Waldur" } }
-        }
-    };
-    layout::page(&dashboard.frame(Some(&operator)), "Storage", &content)
 }
 
 async fn to_start(State(dashboard): State<Arc<Dashboard>>) -> Response {
@@ -217,7 +214,7 @@ fn message(frame: &Frame<'_>, status: StatusCode, title: &str, text: &str) -> Re
 
 /// A page that is not in the navigation.
 fn page(frame: &Frame<'_>, status: StatusCode, title: &str, content: &Markup) -> Response {
-    (status, layout::page(frame, title, content)).into_response()
+    (status, layout::page(frame, title, None, content)).into_response()
 }
 
 async fn with_headers(mut response: Response) -> Response {

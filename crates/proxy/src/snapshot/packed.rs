@@ -108,7 +108,8 @@ mod tests {
             assert_eq!(snapshot.callbacks().count(), usize::try_from(count.div_ceil(4)).unwrap());
             for state in [None, Some(State::Ok), Some(State::Erred)] {
                 let filter = Filter { state, ..Filter::default() };
-                let described = |snapshot: &Snapshot| snapshot.resources().map(|it| format!("{it:?}")).collect::<Vec<_>>();
+                let described =
+                    |snapshot: &Snapshot| snapshot.resources().map(|it| format!("{it:?}")).collect::<Vec<_>>();
                 assert_eq!(described(&again), described(&snapshot));
                 let (again, snapshot) = (again.page(&filter, 0, 5000), snapshot.page(&filter, 0, 5000));
                 assert_eq!(
