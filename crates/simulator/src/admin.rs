@@ -1,5 +1,7 @@
 //! The endpoints below `/_simulator/`: faults, requests, costs, orders, changes, the world and keys, for use from a shell.
 
+use std::collections::HashMap;
+
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -108,7 +110,10 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
         }
         (&Method::POST, "/_simulator/orders") => order(shared, call),
         (&Method::POST, "/_simulator/changes") => change(shared, call),
-        (&Method::GET, "/_simulator/world") => Reply::json(StatusCode::OK, &summary(&shared.read())),
+        (&Method::GET, "/_simulator/world") => {
+            let world = shared.read();
+            Reply::json(StatusCode::OK, &summary(&world, &shared.projects(&world)))
+        }
         (&Method::POST, "/_simulator/rotate-keys") => {
             let keep = call.last("keep") == Some("true");
             match shared.realm.rotate(keep) {
@@ -250,8 +255,9 @@ fn apply(world: &mut World, change: Change) -> Option<()> {
     Some(())
 }
 
-/// The resources with their orders, without faults and permissions.
-fn summary(world: &World) -> Value {
+/// The resources with their orders, without faults and permissions. `projects`: positions in `world.hpc.projects` by name.
+fn summary(world: &World, projects: &HashMap<String, Vec<usize>>) -> Value {
+    let hpc = |slug: &str| projects.get(slug).and_then(|positions| world.hpc.projects.get(*positions.first()?));
     let orders = |resource: &Resource| {
         let rows = resource.orders.iter().filter_map(|order| world.orders.get(order));
         let rows = rows.map(|row| json!({ "uuid": row.uuid, "type": row.text("type"), "state": row.text("state") }));
@@ -264,7 +270,7 @@ fn summary(world: &World) -> Value {
             "limits": row.record.get("limits"), "options": row.record.get("options"), "attributes": row.record.get("attributes"),
             "offering": world.offerings.get(&row.offering).map(|offering| &offering.slug),
             "project": project.map(|project| &project.slug),
-            "gid": project.and_then(|project| world.hpc.projects.iter().find(|row| row["posixName"] == project.slug)).map(|row| &row["unixGid"]),
+            "gid": project.and_then(|project| hpc(&project.slug)).map(|row| &row["unixGid"]),
             "orders": orders(row),
         })
     });
