@@ -7,10 +7,10 @@ use storage_driver::{Desired, Difference, Observed};
 use strum::{IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
-use crate::Observation;
 use crate::document::Resource;
 use crate::last_order::{LastOrder, WaldurRefusal};
 use crate::preflight::Obstacle;
+use crate::{Observation, Turn};
 
 mod decision;
 mod mass;
@@ -101,6 +101,8 @@ pub struct Held {
     /// Its path as published; empty if it cannot be read.
     pub path: String,
     pub hold: Hold,
+    /// Who has to act.
+    pub turn: Turn,
     /// The cause, and what to do about it.
     pub reason: String,
     /// The fields that differ from the document, if that is why it is held.
@@ -149,10 +151,10 @@ pub fn plan(cases: &[Case], policy: Policy, consent: Consent<'_>) -> Plan {
         match decision::decide(case, policy) {
             Ok((steps, _)) if steps.is_empty() => {}
             Ok((steps, why)) => plan.tasks.push(Task::new(case, steps, why)),
-            Err((hold, reason)) => {
+            Err((hold, turn, reason)) => {
                 let (system, path) = (resource.system.clone(), resource.path.clone());
                 let changes = if hold == Hold::Drift { case.differences() } else { Vec::new() };
-                plan.held.push(Held { id: Some(resource.id), system, path, hold, reason, changes });
+                plan.held.push(Held { id: Some(resource.id), system, path, hold, turn, reason, changes });
             }
         }
     }

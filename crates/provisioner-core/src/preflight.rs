@@ -4,6 +4,7 @@ use storage_driver::limits::{QuotaLimits, Terabyte};
 use storage_driver::place::{InvalidPlace, Place};
 use storage_driver::{Desired, Mode};
 
+use crate::Turn;
 use crate::document::{Document, Kind, Order, OrderKind, OrderState, Resource};
 
 mod modes;
@@ -58,6 +59,8 @@ impl Unnumbered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     pub kind: ObstacleKind,
+    /// Who has to act.
+    pub turn: Turn,
     /// What is wrong and what to do about it.
     pub reason: String,
 }
@@ -77,20 +80,20 @@ pub enum ObstacleKind {
 }
 
 impl Obstacle {
-    pub fn waiting(reason: impl Into<String>) -> Self {
-        Self { kind: ObstacleKind::Waiting, reason: reason.into() }
+    pub fn waiting(turn: Turn, reason: impl Into<String>) -> Self {
+        Self { kind: ObstacleKind::Waiting, turn, reason: reason.into() }
     }
 
     fn needs_operator(reason: impl Into<String>) -> Self {
-        Self { kind: ObstacleKind::NeedsOperator, reason: reason.into() }
+        Self { kind: ObstacleKind::NeedsOperator, turn: Turn::Operator, reason: reason.into() }
     }
 
     fn conflict(reason: impl Into<String>) -> Self {
-        Self { kind: ObstacleKind::Conflict, reason: reason.into() }
+        Self { kind: ObstacleKind::Conflict, turn: Turn::Provider, reason: reason.into() }
     }
 
     fn impossible(reason: impl Into<String>) -> Self {
-        Self { kind: ObstacleKind::Impossible, reason: reason.into() }
+        Self { kind: ObstacleKind::Impossible, turn: Turn::Operator, reason: reason.into() }
     }
 }
 
@@ -178,15 +181,15 @@ fn owner(resource: &Resource, rules: &SystemRules) -> Result<(u32, u32), Obstacl
             "the {what} {id} is reserved for the system (below `lowest_id`, {lowest}): correct it at its source"
         )))
     };
-    let gid = resource
-        .gid
-        .ok_or_else(|| Obstacle::waiting("the project has no GID yet: the HPC User API does not know it"))?;
+    let gid = resource.gid.ok_or_else(|| {
+        Obstacle::waiting(Turn::Identity, "the project has no GID yet: the HPC User API does not know it")
+    })?;
     let gid = check_id("GID", gid)?;
     match resource.kind {
         Kind::Project => Ok((rules.owner_uid, gid)),
         Kind::User => {
             let missing = "the user has no UID yet: check `hpc_user_api.user_path` of the proxy";
-            Ok((check_id("UID", resource.uid.ok_or_else(|| Obstacle::waiting(missing))?)?, gid))
+            Ok((check_id("UID", resource.uid.ok_or_else(|| Obstacle::waiting(Turn::Identity, missing))?)?, gid))
         }
     }
 }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use program::Clock;
-use provisioner_core::Observation;
 use provisioner_core::document::{Document, OrderKind, RejectedItem, Resource, Status};
 use provisioner_core::plan::{Case, Consent, Held, Hold, Plan, Policy, Recent, plan};
 use provisioner_core::preflight::{self, SystemRules, Unnumbered};
+use provisioner_core::{Observation, Turn};
 use serde::Serialize;
 use storage_driver::{Driver, DriverError, Observed};
 use thiserror::Error;
@@ -158,6 +158,7 @@ pub fn survey(
         system: String::new(),
         path: String::new(),
         hold: Hold::Refused,
+        turn: Turn::Operator,
         reason: format!("{what}: {}", item.reason),
         changes: Vec::new(),
     };

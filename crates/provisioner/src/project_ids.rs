@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use provisioner_core::Observation;
 use provisioner_core::document::{Resource, Status};
 use provisioner_core::preflight::{self, Obstacle, Unnumbered};
+use provisioner_core::{Observation, Turn};
 use storage_driver::{Desired, Driver, DriverError, Observed, Trashed, error_chain};
 
 use crate::ledger::{Ledger, ProjectIds};
@@ -76,14 +76,16 @@ pub fn assign(
         let desired = desired?;
         let id = match assignment {
             Assignment::Known(id) => id,
-            Assignment::Unknown(why) => return Err(Obstacle::waiting(format!("its project ID is unknown: {why}"))),
+            Assignment::Unknown(why) => {
+                return Err(Obstacle::waiting(Turn::Storage, format!("its project ID is unknown: {why}")));
+            }
             Assignment::New => {
                 // With GIDs, an existing tree itself may already count under its GID.
                 let is_its_own = ids == ProjectIds::Gid && !matches!(observed, Ok(Observed::Absent));
                 let is_free = |id| if is_its_own { Ok(true) } else { driver.is_free(id) };
                 let gid = desired.to_observe().gid;
                 let id = ledger.project(system, resource.id, gid, ids, &is_free);
-                Some(id.map_err(|error| Obstacle::waiting(error_chain(&error)))?)
+                Some(id.map_err(|error| Obstacle::waiting(Turn::Storage, error_chain(&error)))?)
             }
         };
         Ok(desired.with_project(id))

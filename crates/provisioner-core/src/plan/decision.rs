@@ -3,6 +3,7 @@
 use storage_driver::{Desired, Difference, Observed, Present, error_chain};
 
 use super::{Case, Hold, Policy, Step, rejection};
+use crate::Turn;
 use crate::document::{Offering, Order, OrderKind, OrderState, Status};
 use crate::last_order::SET_STATE_OK;
 use crate::preflight::{Obstacle, ObstacleKind};
@@ -14,8 +15,8 @@ const PURGING: &str = "`purge` is deleting its directory, or was killed while it
 const UNMARKED: &str =
     "the directory at its path does not have the provisioner's mark: `adopt` it if it is the right one";
 
-/// The steps and the reason, without steps if nothing has to be done; or why the resource is held.
-pub(super) type Decision = Result<(Vec<Step>, String), (Hold, String)>;
+/// The steps and the reason, without steps if nothing has to be done; or how, for whom and why the resource is held.
+pub(super) type Decision = Result<(Vec<Step>, String), (Hold, Turn, String)>;
 
 /// Decides what to do. Holds the resource if that needs a call that Waldur refused and that is not due for a retry.
 pub(super) fn decide(case: &Case, policy: Policy) -> Decision {
@@ -25,32 +26,40 @@ pub(super) fn decide(case: &Case, policy: Policy) -> Decision {
         .filter(|refused| refused.backs_off && steps.iter().any(|step| step.call() == Some(&*refused.call)));
     match refused {
         None => Ok((steps, why)),
-        Some(refused) if refused.call == SET_STATE_OK => conflict(set_ok_in_waldur(case, &refused.reason)),
-        Some(refused) => hold(Hold::Declined, refused.to_string()),
+        Some(refused) if refused.call == SET_STATE_OK => {
+            conflict(Turn::Provider, set_ok_in_waldur(case, &refused.reason))
+        }
+        Some(refused) => hold(Hold::Declined, Turn::Provider, refused.to_string()),
     }
 }
 
 fn decide_ignoring_refusals(case: &Case, policy: Policy) -> Decision {
-    let unreadable = |error| (Hold::Fault, format!("the storage cannot be read: {}", error_chain(error)));
+    let unreadable =
+        |error| (Hold::Fault, Turn::Storage, format!("the storage cannot be read: {}", error_chain(error)));
     let observed = case.observed.as_ref().map_err(|error| unreadable(error))?;
     let status = case.resource.status;
     let Some(order) = &case.resource.order else { return without_order(case, observed, policy) };
     if order.state == OrderState::Other {
-        return hold(Hold::Waiting, "its order waits for another party's approval in Waldur");
+        return hold(Hold::Waiting, Turn::Customer, "its order waits for another party's approval in Waldur");
     }
     match (order.offering, order.kind) {
         (Offering::Other, _) => hold(
             Hold::Refused,
+            Turn::Provider,
             "the type of its offering is neither Marketplace.Slurm nor Marketplace.Basic: it is unknown how its orders are \
              completed",
         ),
-        (_, OrderKind::Other) => hold(Hold::Refused, "its order has an unknown type: handle it in Waldur"),
+        (_, OrderKind::Other) => {
+            hold(Hold::Refused, Turn::Provider, "its order has an unknown type: handle it in Waldur")
+        }
         (Offering::Basic, _) if order.state == OrderState::Executing => {
-            hold(Hold::Waiting, "its order was approved, and Waldur completes it by itself")
+            hold(Hold::Waiting, Turn::Provider, "its order was approved, and Waldur completes it by itself")
         }
-        (_, kind) if !is_possible(kind, status) => {
-            hold(Hold::Refused, format!("its {kind:?} order contradicts its status {status:?}: check both in Waldur"))
-        }
+        (_, kind) if !is_possible(kind, status) => hold(
+            Hold::Refused,
+            Turn::Provider,
+            format!("its {kind:?} order contradicts its status {status:?}: check both in Waldur"),
+        ),
         (_, OrderKind::Terminate) => terminate(case, order, observed, policy),
         (_, OrderKind::Create | OrderKind::Update | OrderKind::Restore) => carry_out(case, order, observed, policy),
     }
@@ -71,7 +80,7 @@ fn is_possible(kind: OrderKind, status: Status) -> bool {
 fn without_order(case: &Case, observed: &Observed, policy: Policy) -> Decision {
     match case.resource.status {
         Status::Pending | Status::Updating | Status::Removing => in_transition(case, observed, policy),
-        Status::Error => hold(Hold::Refused, "its state in Waldur is Erred: correct it there"),
+        Status::Error => hold(Hold::Refused, Turn::Provider, "its state in Waldur is Erred: correct it there"),
         // Only an order removes a directory.
         Status::Removed => match (observed, &case.desired) {
             // With Basic offerings, approval comes first. Finish what was interrupted after it.
@@ -79,10 +88,13 @@ fn without_order(case: &Case, observed: &Observed, policy: Policy) -> Decision {
                 let why = "its termination was approved here, and Waldur shows it as terminated".into();
                 Ok((vec![Step::Retire(desired.clone())], why))
             }
-            (Observed::Ours(_), _) => conflict(format!(
-                "terminated in Waldur without an order that was carried out here: `retire {}` moves the directory to the trash",
-                case.resource.id
-            )),
+            (Observed::Ours(_), _) => conflict(
+                Turn::Operator,
+                format!(
+                    "terminated in Waldur without an order that was carried out here: `retire {}` moves the directory to the trash",
+                    case.resource.id
+                ),
+            ),
             _ => Ok((Vec::new(), String::new())),
         },
         Status::Active => in_use(case, observed, policy, None),
@@ -98,25 +110,32 @@ fn in_transition(case: &Case, observed: &Observed, policy: Policy) -> Decision {
     let Some(last) = case.completed_order().filter(|_| status != Status::Removing || !is_ours) else {
         if resource.unclaimed && !is_ours && !matches!(observed, Observed::Trashed { .. }) {
             return conflict(
+                Turn::Provider,
                 "Creating in Waldur without an order, a backend_id or a directory, because its order was deleted before it was \
                  carried out. Other resources can use its path. Users cannot terminate a resource that is Creating: set its \
                  state to Terminated in Waldur's administration",
             );
         }
-        return conflict(format!(
-            "{} in Waldur, but it has no order in progress: check its past orders in Waldur, and set its state accordingly",
-            waldur_state(status)
-        ));
+        return conflict(
+            Turn::Provider,
+            format!(
+                "{} in Waldur, but it has no order in progress: check its past orders in Waldur, and set its state accordingly",
+                waldur_state(status)
+            ),
+        );
     };
     if status == Status::Removing {
-        return conflict(format!(
-            "its termination (order {}) was carried out here, but Waldur shows it as Terminating without an order: set its \
+        return conflict(
+            Turn::Provider,
+            format!(
+                "its termination (order {}) was carried out here, but Waldur shows it as Terminating without an order: set its \
              state to Terminated in Waldur's administration; its directory is in the trash already",
-            last.order
-        ));
+                last.order
+            ),
+        );
     }
     if resource.links.ok.is_none() {
-        return conflict(set_ok_in_waldur(case, "the document has no link for it"));
+        return conflict(Turn::Provider, set_ok_in_waldur(case, "the document has no link for it"));
     }
     in_use(case, observed, policy, Some(Step::SetStateOk))
 }
@@ -155,7 +174,7 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
                 return Ok((last.into_iter().collect(), why.to_owned()));
             }
             if let Some(reason) = reason_not_to_shrink(present, desired, policy) {
-                return hold(Hold::Drift, reason);
+                return hold(Hold::Drift, Turn::Customer, reason);
             }
             let names: Vec<_> = differences.iter().map(Difference::name).collect();
             let differ = if names.len() == 1 { "differs" } else { "differ" };
@@ -164,18 +183,20 @@ fn in_use(case: &Case, observed: &Observed, policy: Policy, last: Option<Step>) 
             if policy.heal || case.unfinished {
                 return Ok((with_last(Step::Ensure(desired.clone())), why));
             }
-            hold(Hold::Drift, format!("{why}; `drift.heal` corrects it"))
+            hold(Hold::Drift, Turn::Operator, format!("{why}; `drift.heal` corrects it"))
         }
         Observed::Trashed { .. } => {
             let why = "in use in Waldur, but in the trash: its termination was not completed";
             Ok((with_last(Step::Restore(desired.clone())), why.to_owned()))
         }
-        Observed::Purging { .. } => conflict(PURGING),
-        Observed::Absent => {
-            hold(Hold::Drift, "in use in Waldur, but there is no directory: create one with `restore PATH --make`")
-        }
-        Observed::Unmarked(_) => conflict(UNMARKED),
-        Observed::Obstructed(what) => conflict(what),
+        Observed::Purging { .. } => conflict(Turn::Operator, PURGING),
+        Observed::Absent => hold(
+            Hold::Drift,
+            Turn::Operator,
+            "in use in Waldur, but there is no directory: create one with `restore PATH --make`",
+        ),
+        Observed::Unmarked(_) => conflict(Turn::Operator, UNMARKED),
+        Observed::Obstructed(what) => conflict(Turn::Operator, what),
     }
 }
 
@@ -194,6 +215,7 @@ fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         Observed::Absent if order.kind == OrderKind::Create => vec![Step::Ensure(desired.clone())],
         Observed::Absent if order.kind == OrderKind::Restore => {
             return conflict(
+                Turn::Operator,
                 "to be restored, but its directory is not in the trash: if it is lost, `reject` the order and have a new \
                  resource ordered",
             );
@@ -201,19 +223,20 @@ fn carry_out(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         Observed::Absent => {
             return hold(
                 Hold::Drift,
+                Turn::Operator,
                 "its quotas are to change, but there is no directory: create one with `restore PATH --make`",
             );
         }
         Observed::Trashed { .. } => vec![Step::Restore(desired.clone())],
-        Observed::Purging { .. } => return conflict(PURGING),
+        Observed::Purging { .. } => return conflict(Turn::Operator, PURGING),
         Observed::Ours(present) => {
             if let Some(reason) = reason_not_to_shrink(present, desired, policy) {
-                return hold(Hold::Refused, reason);
+                return hold(Hold::Refused, Turn::Customer, reason);
             }
             if present.differences(desired).is_empty() { Vec::new() } else { vec![Step::Ensure(desired.clone())] }
         }
-        Observed::Unmarked(_) => return conflict(UNMARKED),
-        Observed::Obstructed(what) => return conflict(what),
+        Observed::Unmarked(_) => return conflict(Turn::Operator, UNMARKED),
+        Observed::Obstructed(what) => return conflict(Turn::Operator, what),
     };
     work.push(Step::SetBackendId);
     let why = format!("{:?} order {}", order.kind, state_name(order));
@@ -229,19 +252,24 @@ fn terminate(case: &Case, order: &Order, observed: &Observed, policy: Policy) ->
         Observed::Absent if policy.absent_is_gone => vec![Step::Gone(desired.clone())],
         Observed::Absent => {
             return conflict(
+                Turn::Operator,
                 "to be removed, but there is no directory at its path: if it was not moved away, approve its order and set it \
                  done in Waldur, or set `policy.absent_is_gone`",
             );
         }
         Observed::Unmarked(_) => {
             return conflict(
+                Turn::Operator,
                 "to be removed, but the directory at its path does not have the provisioner's mark: `adopt` it first if it is the right one",
             );
         }
         Observed::Obstructed(what) => {
-            return conflict(format!(
-                "to be removed, but {what}: if it has no directory anywhere else, approve its order and set it done in Waldur"
-            ));
+            return conflict(
+                Turn::Operator,
+                format!(
+                    "to be removed, but {what}: if it has no directory anywhere else, approve its order and set it done in Waldur"
+                ),
+            );
         }
     };
     Ok((with_calls(work, order), format!("Terminate order {}", state_name(order))))
@@ -276,21 +304,21 @@ fn reason_not_to_shrink(present: &Present, desired: &Desired, policy: Policy) ->
     })
 }
 
-fn hold(hold: Hold, reason: impl Into<String>) -> Decision {
-    Err((hold, reason.into()))
+fn hold(hold: Hold, turn: Turn, reason: impl Into<String>) -> Decision {
+    Err((hold, turn, reason.into()))
 }
 
-fn conflict(reason: impl Into<String>) -> Decision {
-    hold(Hold::Conflict, reason)
+fn conflict(turn: Turn, reason: impl Into<String>) -> Decision {
+    hold(Hold::Conflict, turn, reason)
 }
 
-fn hold_for(Obstacle { kind, reason }: &Obstacle) -> (Hold, String) {
+fn hold_for(Obstacle { kind, turn, reason }: &Obstacle) -> (Hold, Turn, String) {
     let hold = match kind {
         ObstacleKind::Waiting => Hold::Waiting,
         ObstacleKind::Conflict => Hold::Conflict,
         ObstacleKind::NeedsOperator | ObstacleKind::Impossible => Hold::Refused,
     };
-    (hold, reason.clone())
+    (hold, *turn, reason.clone())
 }
 
 fn state_name(order: &Order) -> &'static str {

@@ -9,6 +9,7 @@ use strum::VariantArray;
 use uuid::Uuid;
 
 use super::{Case, Held, Hold, Plan, Step, Task};
+use crate::Turn;
 use crate::document::Status;
 
 /// A kind of task that needs confirmation if there are many.
@@ -122,6 +123,7 @@ fn hold_for_confirmation(plan: &mut Plan, applies: impl Fn(&Task) -> bool, reaso
         system: task.system,
         path: task.path,
         hold: Hold::Asks,
+        turn: Turn::Operator,
         reason: reason.to_owned(),
         changes: task.changes,
     }));

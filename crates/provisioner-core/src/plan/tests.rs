@@ -173,7 +173,7 @@ fn quotas_do_not_shrink_below_the_usage() {
 
 fn with_obstacle(kind: ObstacleKind, state: OrderState) -> Case {
     let case = case(Status::Pending, order(OrderKind::Create, state, Offering::SiteAgent), |_| Observed::Absent);
-    Case { desired: Err(Obstacle { kind, reason: "why".into() }), ..case }
+    Case { desired: Err(Obstacle { kind, turn: Turn::Identity, reason: "why".into() }), ..case }
 }
 
 #[test]
@@ -488,4 +488,62 @@ fn an_unclaimed_resource_without_a_directory_is_reported_with_its_remedy() {
     unclaimed.observed = Ok(Observed::Trashed { since: 1 });
     let plan = plan(&[unclaimed], Policy::default(), NEEDED);
     assert!(plan.held[0].hold == Hold::Conflict && !plan.held[0].reason.contains("its path"), "{plan:?}");
+}
+
+#[test]
+fn each_hold_says_whose_turn_it_is() {
+    use Offering::{Basic, Other, SiteAgent};
+    use OrderKind::{Create, Restore, Terminate, Update};
+    use OrderState::{Executing, PendingProvider};
+    use Status::{Active, Error, Pending, Removed, Removing, Updating};
+    let absent: Observe<'_> = &|_| Observed::Absent;
+    let ours: Observe<'_> = &|desired| Observed::Ours(present(desired));
+    let drifted: Observe<'_> = &|desired| Observed::Ours(Present { mode: Mode(0o700), ..present(desired) });
+    let full: Observe<'_> = &|desired| {
+        let limits = QuotaLimits::new([Bytes(1 << 50); 2], [Inodes(100); 2]).unwrap();
+        let usage = Usage { space: Bytes(1 << 45), inodes: Inodes(50) };
+        Observed::Ours(Present { limits: Some(limits), usage: Some(usage), ..present(desired) })
+    };
+    let unmarked: Observe<'_> = &|desired| Observed::Unmarked(present(desired));
+    let purging: Observe<'_> = &|_| Observed::Purging { since: 1 };
+    let obstructed: Observe<'_> = &|_| Observed::Obstructed("a file".into());
+    let slurm = |kind, state| order(kind, state, SiteAgent);
+    let turn = |case: &Case| {
+        let plan = plan(std::slice::from_ref(case), Policy::default(), NEEDED);
+        plan.held.first().map(|held| (held.hold, held.turn))
+    };
+    for (status, order, observed, hold, expected) in [
+        (Pending, slurm(Create, OrderState::Other), absent, Hold::Waiting, Turn::Customer),
+        (Pending, order(Create, Executing, Basic), absent, Hold::Waiting, Turn::Provider),
+        (Pending, order(Create, Executing, Other), absent, Hold::Refused, Turn::Provider),
+        (Pending, slurm(OrderKind::Other, Executing), absent, Hold::Refused, Turn::Provider),
+        (Removed, slurm(Create, Executing), absent, Hold::Refused, Turn::Provider),
+        (Error, None, absent, Hold::Refused, Turn::Provider),
+        (Updating, None, ours, Hold::Conflict, Turn::Provider),
+        (Removed, None, ours, Hold::Conflict, Turn::Operator),
+        (Active, None, absent, Hold::Drift, Turn::Operator),
+        (Active, None, drifted, Hold::Drift, Turn::Operator),
+        (Active, None, full, Hold::Drift, Turn::Customer),
+        (Active, None, unmarked, Hold::Conflict, Turn::Operator),
+        (Active, None, purging, Hold::Conflict, Turn::Operator),
+        (Active, None, obstructed, Hold::Conflict, Turn::Operator),
+        (Updating, slurm(Update, PendingProvider), full, Hold::Refused, Turn::Customer),
+        (Updating, slurm(Update, PendingProvider), absent, Hold::Drift, Turn::Operator),
+        (Pending, slurm(Restore, PendingProvider), absent, Hold::Conflict, Turn::Operator),
+        (Removing, slurm(Terminate, Executing), absent, Hold::Conflict, Turn::Operator),
+        (Removing, slurm(Terminate, Executing), unmarked, Hold::Conflict, Turn::Operator),
+        (Removing, slurm(Terminate, Executing), obstructed, Hold::Conflict, Turn::Operator),
+    ] {
+        let case = case(status, order, observed);
+        assert_eq!(turn(&case), Some((hold, expected)), "{status:?} {:?} {:?}", case.resource.order, case.observed);
+    }
+    let unreadable = Err(std::sync::Arc::new(storage_driver::DriverError::temporary("down")));
+    let unreadable = Case { observed: unreadable, ..case(Active, None, ours) };
+    assert_eq!(turn(&unreadable), Some((Hold::Fault, Turn::Storage)));
+    assert_eq!(turn(&with_obstacle(ObstacleKind::Waiting, PendingProvider)), Some((Hold::Waiting, Turn::Identity)));
+    let asks = plan(&removals(1..=6), Policy::default(), NEEDED);
+    assert!(asks.held.iter().all(|held| (held.hold, held.turn) == (Hold::Asks, Turn::Operator)), "{asks:?}");
+    let refused = refused(Create, "approve_by_provider", "Project 'x' is expired.");
+    let declined = Case { last_order: Some(refused), ..case(Pending, slurm(Create, PendingProvider), absent) };
+    assert_eq!(turn(&declined), Some((Hold::Declined, Turn::Provider)));
 }

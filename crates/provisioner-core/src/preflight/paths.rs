@@ -8,6 +8,7 @@ use storage_driver::{Mode, Observed};
 
 use super::{COMMON_PARENT, Obstacle, Unnumbered, is_being_terminated};
 use crate::Observation;
+use crate::Turn;
 use crate::document::{Document, OrderKind, Resource, Status};
 
 /// The places of a system that are in use.
@@ -61,7 +62,7 @@ impl<'a> Paths<'a> {
             // Terminated and ordered again: the old directory has to be removed first.
             if is_new && self.to_be_free.contains(place) && !is_nested {
                 let reason = format!("the path {} belongs to another resource that is to be terminated", resource.path);
-                return Err(Obstacle::waiting(reason));
+                return Err(Obstacle::waiting(Turn::Provisioner, reason));
             }
             return Err(Obstacle::conflict(format!(
                 "the path {} is also the path of another item, or lies above or below one: give the project, customer or \

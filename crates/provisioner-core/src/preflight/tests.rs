@@ -44,7 +44,7 @@ fn requesting(permissions: &serde_json::Value) -> Resource {
 }
 
 fn obstacle(resource: Resource) -> (ObstacleKind, String) {
-    let Obstacle { kind, reason } = desired(&[resource]).pop().unwrap().unwrap_err();
+    let Obstacle { kind, reason, .. } = desired(&[resource]).pop().unwrap().unwrap_err();
     (kind, reason)
 }
 

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use provisioner_core::Turn;
 use provisioner_core::document::{Offering, OrderKind, OrderState, Resource, Status};
 use provisioner_core::plan::{Held, Task, TaskAction};
 use provisioner_core::preflight::{Obstacle, ObstacleKind};
@@ -14,7 +15,7 @@ const SET_BACK: u64 = 86_400;
 
 fn held(system: &str, hold: Hold) -> Held {
     let (system, path, reason) = (system.into(), String::new(), String::new());
-    Held { id: Some(Uuid::from_u128(1)), system, path, hold, reason, changes: Vec::new() }
+    Held { id: Some(Uuid::from_u128(1)), system, path, hold, turn: Turn::Operator, reason, changes: Vec::new() }
 }
 
 fn task(resource: &Resource) -> Task {
@@ -47,7 +48,7 @@ fn clock() -> (Arc<AtomicU64>, Clock) {
 
 /// A case without a directory, whose desired state is unknown.
 fn case(resource: Resource) -> Case {
-    let obstacle = Obstacle { kind: ObstacleKind::Waiting, reason: String::new() };
+    let obstacle = Obstacle { kind: ObstacleKind::Waiting, turn: Turn::Identity, reason: String::new() };
     Case {
         resource,
         desired: Err(obstacle),
