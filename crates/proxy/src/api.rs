@@ -68,7 +68,7 @@ pub struct Service {
     /// The pages for operators, if they are enabled.
     pub(crate) dashboard: Option<Arc<Dashboard>>,
     /// The reports of provisioners; they survive a change of the settings.
-    pub(crate) reports: Arc<Reports>,
+    pub reports: Arc<Reports>,
     /// For the times that pages show.
     pub(crate) clock: Clock,
     /// Clients that wait for other content; they survive a change of the settings.

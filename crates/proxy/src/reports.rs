@@ -104,10 +104,15 @@ impl Reports {
         self.lock().values().map(|(received, _)| Arc::clone(received)).collect()
     }
 
+    /// The time by the clock with which reports are received.
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        self.clock.now().into()
+    }
+
     /// Parses and keeps a report.
     pub(crate) fn take(&self, name: &str, json: &[u8]) -> Result<(), Rejected> {
         let report = Report::parse(json)?;
-        let now = OffsetDateTime::from(self.clock.now());
+        let now = self.now();
         if report.reported_at - now > MAX_AHEAD {
             return Err(Rejected::Future { reported_at: report.reported_at, now });
         }
@@ -121,7 +126,7 @@ impl Reports {
 
     /// The reports without those of forgotten provisioners.
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        let now = self.clock.now().into();
+        let now = self.now();
         let mut kept = lock(&self.kept);
         kept.retain(|_, (received, _)| !received.is_older_than(FORGOTTEN_AFTER, now));
         kept

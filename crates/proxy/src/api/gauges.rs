@@ -88,6 +88,13 @@ fn sample(service: &Service) {
     if service.push.is_some() {
         gauge!(table::PUSH_CONNECTED).set(if service.store.waldur_announces() { 1.0 } else { 0.0 });
     }
+    let now = service.reports.now();
+    for received in service.reports.all() {
+        let age = (now - received.received_at).as_seconds_f64();
+        gauge!(table::REPORT_AGE, "provisioner" => received.name.clone()).set(age);
+        let silent = if received.is_silent(now) { 1.0 } else { 0.0 };
+        gauge!(table::SILENT, "provisioner" => received.name.clone()).set(silent);
+    }
     for upstream in service.upstreams() {
         let name = upstream.name();
         if let Some(age) = service.ages.age(table::SUCCESS_AGE, name, upstream.last().success) {

@@ -25,7 +25,7 @@ pub struct Metric {
     pub name: &'static str,
     pub kind: Kind,
     pub unit: Unit,
-    /// Label names. Their values are few, and none comes from clients.
+    /// Label names. Their values are few, and none comes from clients, except for the names of at most 32 provisioners.
     pub labels: &'static [&'static str],
     pub help: &'static str,
 }
@@ -71,6 +71,8 @@ pub(crate) const PUSH_CONNECTED: &str = "hpc_storage_proxy_push_connected";
 pub(crate) const PUSH_EVENTS: &str = "hpc_storage_proxy_push_events_total";
 pub(crate) const PUSH_RECONNECTS: &str = "hpc_storage_proxy_push_reconnects_total";
 pub(crate) const PUSH_SILENCES: &str = "hpc_storage_proxy_push_silences_total";
+pub(crate) const REPORT_AGE: &str = "hpc_storage_proxy_report_age_seconds";
+pub(crate) const SILENT: &str = "hpc_storage_proxy_provisioner_silent";
 pub(crate) const BUILD: &str = "hpc_storage_proxy_build_info";
 
 /// All of them, in the order of the reference.
@@ -253,6 +255,21 @@ pub const TABLE: &[Metric] = &[
         Unit::Count,
         &[],
         "Connections that looked healthy and were replaced, because refreshes found several changes that no event had announced.",
+    ),
+    row(
+        REPORT_AGE,
+        Kind::Gauge,
+        Unit::Seconds,
+        &["provisioner"],
+        "Seconds since a provisioner sent its last report, for at most 32 provisioners. They are forgotten after seven days, and \
+         with a restart of the proxy until the next report.",
+    ),
+    row(
+        SILENT,
+        Kind::Gauge,
+        Unit::Count,
+        &["provisioner"],
+        "1 if a provisioner has not sent the next report within the time that its last one gave, else 0.",
     ),
     row(
         LOST_LINES,

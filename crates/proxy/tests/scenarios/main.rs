@@ -17,6 +17,7 @@ mod push;
 mod reading;
 mod relay;
 mod replicas;
+mod reports;
 mod sign_in;
 mod support;
 mod transport;

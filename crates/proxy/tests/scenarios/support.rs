@@ -196,6 +196,11 @@ impl Proxy {
         Self::send(self.http.post(format!("{}{path}", self.base)).body(body.into()), headers).await
     }
 
+    /// PUT with these headers and this body.
+    pub(crate) async fn put_with(&self, path: &str, headers: &[(&str, &str)], body: impl Into<String>) -> Answer {
+        Self::send(self.http.put(format!("{}{path}", self.base)).body(body.into()), headers).await
+    }
+
     async fn send(mut request: reqwest::RequestBuilder, headers: &[(&str, &str)]) -> Answer {
         for (name, value) in headers {
             request = request.header(*name, *value);
