@@ -24,6 +24,7 @@ pub struct Settings {
     pub policy: provisioner_core::plan::Policy,
     pub purge: Purge,
     pub run: Run,
+    pub report: Report,
     pub lease: LeaseSettings,
     /// Component of Waldur's offerings that usage is reported for.
     pub usage_component: String,
@@ -96,6 +97,14 @@ pub struct Run {
     pub interval: Duration,
     /// Addresses for health, metrics and the request for a pass.
     pub listen: Vec<settings::Listen>,
+}
+
+/// The reports to the proxy.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub enabled: bool,
+    /// Name of this provisioner; valid in a path.
+    pub name: Option<String>,
 }
 
 /// All settings, for the program and its reference.

@@ -9,7 +9,8 @@
 //!
 //! Lines of earlier versions also have the hash of the line before them (`prev`), which is ignored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -80,6 +81,22 @@ pub enum Event {
     Ended,
     /// Work on a resource failed; the next pass continues it.
     Failed { fault: String },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begun(Begun { steps, why, by, .. }) if steps.is_empty() => write!(f, "begun by {by} ({why})"),
+            Self::Begun(Begun { steps, why, by, .. }) => write!(f, "begun by {by} ({why}): {}", steps.join("; ")),
+            Self::Effect { what } => f.write_str(what),
+            Self::Callback { call, outcome, refused: true, .. } => write!(f, "Waldur refuses {call}: {outcome}"),
+            Self::Callback { call, outcome, .. } => write!(f, "{call}: {outcome}"),
+            Self::Continues { after, .. } => write!(f, "the journal continues after {after}"),
+            Self::Ended => f.write_str("ended"),
+            Self::Heartbeat => f.write_str("running"),
+            Self::Failed { fault } => write!(f, "failed: {fault}"),
+        }
+    }
 }
 
 /// The work that begins on a resource.
@@ -361,17 +378,45 @@ pub fn history(path: &Path, resource: Uuid) -> Result<Vec<(String, Event)>, Jour
     Ok(story)
 }
 
+/// The newest lines about each of these resources, and about those with a line since then: at most `most`, oldest first. Reads the
+/// current file only, and ignores lines that cannot be parsed.
+pub fn recent(
+    path: &Path,
+    resources: &BTreeSet<Uuid>,
+    since: OffsetDateTime,
+    most: usize,
+) -> Result<BTreeMap<Uuid, Vec<(String, Event)>>, JournalError> {
+    let mut found = BTreeMap::<_, VecDeque<_>>::new();
+    for_each_line_of(path, |line| {
+        let Some(id) = line.resource else { return };
+        let lines = found.entry(id).or_default();
+        if lines.len() == most {
+            lines.pop_front();
+        }
+        lines.push_back((line.time, line.event));
+    })?;
+    let is_recent = |lines: &VecDeque<(String, Event)>| {
+        let last = lines.back().and_then(|(at, _)| OffsetDateTime::parse(at, &Rfc3339).ok());
+        last.is_some_and(|last| last >= since)
+    };
+    found.retain(|id, lines| resources.contains(id) || is_recent(lines));
+    Ok(found.into_iter().map(|(id, lines)| (id, lines.into())).collect())
+}
+
 /// Reads all files of the journal. Ignores lines that cannot be parsed.
 fn for_each_line(path: &Path, mut each: impl FnMut(Line)) -> Result<(), JournalError> {
-    for path in files(path)? {
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(failed(&path, "read"))?,
-        };
-        for text in BufReader::new(file).split(b'\n') {
-            if let Ok(line) = serde_json::from_slice(&text.map_err(failed(&path, "read"))?) {
-                each(line);
-            }
+    files(path)?.iter().try_for_each(|path| for_each_line_of(path, &mut each))
+}
+
+/// Reads one file of the journal, if it exists.
+fn for_each_line_of(path: &Path, mut each: impl FnMut(Line)) -> Result<(), JournalError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed(path, "read"))?,
+    };
+    for text in BufReader::new(file).split(b'\n') {
+        if let Ok(line) = serde_json::from_slice(&text.map_err(failed(path, "read"))?) {
+            each(line);
         }
     }
     Ok(())

@@ -23,4 +23,5 @@ pub mod pass;
 pub mod project_ids;
 pub mod provisioner;
 pub mod record;
+pub mod report;
 pub mod source;

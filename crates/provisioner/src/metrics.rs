@@ -29,8 +29,11 @@ const PENDING: &str = "hpc_storage_provisioner_pending";
 const CALLBACKS: &str = "hpc_storage_provisioner_callbacks_total";
 const REFUSED_BY_WALDUR: &str = "hpc_storage_provisioner_refused_by_waldur";
 
+/// Reports to the proxy.
+pub const REPORTS: &str = "hpc_storage_provisioner_reports_total";
+
 /// Every metric: its name, labels and help text.
-pub const METRICS: [(&str, &[&str], &str); 12] = [
+pub const METRICS: [(&str, &[&str], &str); 13] = [
     (
         PASSES,
         &["outcome"],
@@ -62,6 +65,11 @@ pub const METRICS: [(&str, &[&str], &str); 12] = [
         CALLBACKS,
         &["action", "outcome"],
         "Callbacks: `accepted`, `refused` (by Waldur, until something changes there), `unclear` (the order is in another state, or there was no answer), `denied` (the credentials do not allow it).",
+    ),
+    (
+        REPORTS,
+        &["outcome"],
+        "Reports to the proxy: `accepted`, `rejected` (a role is missing, or the report is not valid), `failed` (no answer, or an error of the proxy), `unsupported` (an older proxy).",
     ),
 ];
 
@@ -126,7 +134,7 @@ impl Metrics {
         let _ = metrics::set_global_recorder(recorder);
         for (name, _, text) in METRICS {
             match name {
-                PASSES | STEPS | TASKS | CALLBACKS => describe_counter!(name, text),
+                PASSES | STEPS | TASKS | CALLBACKS | REPORTS => describe_counter!(name, text),
                 PASS_SECONDS => describe_histogram!(name, text),
                 _ => describe_gauge!(name, text),
             }
@@ -137,6 +145,9 @@ impl Metrics {
         }
         for outcome in ["ended", "failed"] {
             counter!(TASKS, "outcome" => outcome).absolute(0);
+        }
+        for outcome in ["accepted", "rejected", "failed", "unsupported"] {
+            counter!(REPORTS, "outcome" => outcome).absolute(0);
         }
         for action in Step::CALLS {
             counter!(CALLBACKS, "action" => action, "outcome" => "refused").absolute(0);

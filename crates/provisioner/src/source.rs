@@ -20,10 +20,12 @@ use crate::config::Settings;
 use program::lock;
 
 mod link;
+mod report;
 mod response;
 mod token;
 mod waldur;
 
+pub use report::Unreported;
 pub use waldur::WaldurError;
 
 pub(crate) use response::read_body;

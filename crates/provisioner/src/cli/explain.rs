@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::out::{self, Page};
 use super::{Failure, failure, plans};
-use crate::journal::{self, Begun, Event};
+use crate::journal;
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
 
@@ -80,7 +80,7 @@ pub(super) fn explain(provisioner: &Provisioner, name: &str, json: bool, fresh: 
         line("", format!("{earlier} earlier lines: --json"));
     }
     for (time, event) in &history[earlier..] {
-        line(time.get(..19).unwrap_or(time), event_text(event));
+        line(time.get(..19).unwrap_or(time), event.to_string());
     }
     out::notes(&notes);
     page.print()
@@ -173,18 +173,4 @@ fn acl(acl: &Acl) -> String {
     let desired =
         if acl.found == acl.desired { String::new() } else { format!(" instead of {}", or_none(&acl.desired)) };
     format!(", ACL {}{desired}", or_none(&acl.found))
-}
-
-fn event_text(event: &Event) -> String {
-    match event {
-        Event::Begun(Begun { steps, why, by, .. }) if steps.is_empty() => format!("begun by {by} ({why})"),
-        Event::Begun(Begun { steps, why, by, .. }) => format!("begun by {by} ({why}): {}", steps.join("; ")),
-        Event::Effect { what } => what.clone(),
-        Event::Callback { call, outcome, refused: true, .. } => format!("Waldur refuses {call}: {outcome}"),
-        Event::Callback { call, outcome, .. } => format!("{call}: {outcome}"),
-        Event::Continues { after, .. } => format!("the journal continues after {after}"),
-        Event::Ended => "ended".into(),
-        Event::Heartbeat => "running".into(),
-        Event::Failed { fault } => format!("failed: {fault}"),
-    }
 }

@@ -19,8 +19,9 @@ use crate::config::Settings;
 use crate::lease::LeaseError;
 use crate::listen;
 use crate::metrics::Metrics;
-use crate::pass::{PassError, Report};
+use crate::pass::{PassError, Report, Survey};
 use crate::provisioner::{BeginError, LOOP, Provisioner};
+use crate::report::{Complete, Reporter};
 
 mod document_watch;
 mod reload;
@@ -72,6 +73,7 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
         }
     });
     let metrics = Metrics::new(&provisioner.clock, provisioner.settings.run.interval);
+    let reporter = Reporter::start(&provisioner.clock);
     let watch = DocumentWatch::start(wake.clone());
     listen::serve(&provisioner.settings.run.listen, &metrics, move || wake.send(Wake::Nudge).is_ok())?;
     let mut reloader = Reloader::new(loaded, load);
@@ -85,9 +87,10 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
         let interval = provisioner.settings.run.interval;
         let mut next = jittered(interval);
         match pass(&provisioner, fresh, &metrics, &mut log) {
-            Ok(report) => {
+            Ok((survey, report)) => {
                 metrics.ended(&report.ended, report.failed.len(), began.elapsed());
                 log_report(&report);
+                reporter.completed(&provisioner, Complete { survey, report }, began.elapsed());
                 watch.wait_for_change(&provisioner.source);
             }
             Err(fault) if provisioner.stop.load(Ordering::Relaxed) => {
@@ -104,10 +107,12 @@ pub(super) fn run(mut provisioner: Provisioner, loaded: Loaded<Settings>, load: 
                 } else {
                     metrics.failed(began.elapsed());
                     error!("no pass: {}", error_chain(&error));
+                    reporter.failed(&provisioner, error_chain(&error), began.elapsed());
                 }
             }
             Err(fault) => {
                 metrics.failed(began.elapsed());
+                reporter.failed(&provisioner, error_chain(&fault), began.elapsed());
                 error!("no pass: {}", error_chain(&fault));
             }
         }
@@ -159,12 +164,18 @@ enum NoPass {
 }
 
 /// Runs one pass. The leases are released after it, so that commands can run between two passes.
-fn pass(provisioner: &Provisioner, fresh: bool, metrics: &Metrics, log: &mut HoldLog) -> Result<Report, NoPass> {
+fn pass(
+    provisioner: &Provisioner,
+    fresh: bool,
+    metrics: &Metrics,
+    log: &mut HoldLog,
+) -> Result<(Survey, Report), NoPass> {
     let mut session = provisioner.begin(LOOP, Duration::ZERO)?;
     let (survey, plan) = if fresh { session.plan(false) } else { session.plan_recent() }?;
     metrics.planned(&plan, &survey.cases);
     log.update(&plan, &misnamed(provisioner, &survey.document));
-    Ok(progress::logged(provisioner, || session.carry_out(&survey, plan, false))?)
+    let report = progress::logged(provisioner, || session.carry_out(&survey, plan, false))?;
+    Ok((survey, report))
 }
 
 /// When it was last logged that there is no lease, and whether another provisioner had it.

@@ -7,7 +7,7 @@ use settings::{Invalid, Loader, Reader, Reported, address, check, invalid};
 
 use url::Url;
 
-use super::{KubernetesSettings, LeaseSettings, Proxy, Purge, Run, Settings, SystemConfig, Waldur, system};
+use super::{KubernetesSettings, LeaseSettings, Proxy, Purge, Report, Run, Settings, SystemConfig, Waldur, system};
 use provisioner_core::plan::Policy;
 
 /// Reads every setting, in the order of the reference. No function below returns before all of its settings are read.
@@ -28,6 +28,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
     let policy = policy(loader);
     let purge = purge(loader);
     let run = run(loader);
+    let report = report(loader);
     let lease = lease(loader, systems.as_deref().unwrap_or_default());
     let usage_component = loader
         .setting("usage.component", &["PROVISIONER_USAGE_COMPONENT"])
@@ -53,6 +54,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
         policy: policy?,
         purge: purge?,
         run: run?,
+        report: report?,
         lease: lease?,
         usage_component: usage_component?,
         mock_identities: mock_identities?,
@@ -212,6 +214,33 @@ fn run(loader: &mut Loader<'_>) -> Result<Run, Reported> {
         )
         .optional(addresses(|text| address(text, "/run/hpc-storage-provisioner/admin.sock")));
     Ok(Run { interval: interval?, listen: listen?.unwrap_or_default() })
+}
+
+fn report(loader: &mut Loader<'_>) -> Result<Report, Reported> {
+    let enabled = loader
+        .setting("report.enabled", &["PROVISIONER_REPORT_ENABLED"])
+        .doc(
+            "Whether `run` sends a report to the proxy after each pass: what it did, what is held and why, and usage. Operators \
+             see it on the pages of the proxy.",
+        )
+        .with_default("true", flag());
+    let name = loader
+        .setting("report.name", &["PROVISIONER_REPORT_NAME"])
+        .doc(
+            "Name of this provisioner in reports; by default the names of its systems, joined by `-`. Provisioners that take \
+             over from each other need the same name, all others different ones.",
+        )
+        .optional(text(report_name));
+    Ok(Report { enabled: enabled?, name: name? })
+}
+
+fn report_name(text: &str) -> Result<(), Invalid> {
+    if provisioner_report::is_valid_name(text) {
+        return Ok(());
+    }
+    let remedy =
+        "use 1 to 63 lower-case letters, digits, dots, hyphens and underscores, beginning with a letter or digit";
+    Err(invalid("not a valid name of a provisioner", remedy))
 }
 
 fn lease(loader: &mut Loader<'_>, systems: &[SystemConfig]) -> Result<LeaseSettings, Reported> {

@@ -21,5 +21,6 @@ mod purge;
 mod read_only;
 mod refused_orders;
 mod reload;
+mod reports;
 mod run;
 mod support;

@@ -5,11 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use program::Clock;
 use proxy::api::{self, Service};
 use proxy::config::{Environment, Overrides};
+use proxy::reports::{Received, Reports};
 use proxy::server::{self, Frontend};
 use serde_json::{Value, json};
 use simulator::world::{NewResource, OfferingType, OrderState, ResourceState, Role};
@@ -32,6 +34,8 @@ pub(crate) struct Site {
     pub(crate) simulator: Simulator,
     address: SocketAddr,
     proxy: Option<Runtime>,
+    /// The reports that the proxy has received since its start.
+    pub(crate) reports: Option<Arc<Reports>>,
     relays: bool,
     /// Maximum age of the proxy's snapshot in seconds.
     pub(crate) max_age: u32,
@@ -95,6 +99,7 @@ impl Site {
         let mut site = Self {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             proxy: None,
+            reports: None,
             relays,
             max_age: 0,
             refreshes: false,
@@ -136,8 +141,9 @@ impl Site {
         let variables = simulator.proxy_variables().into_iter().chain(variables);
         let environment = Environment::new(self.directory.path().to_owned(), variables);
         let loaded = proxy::config::load(&environment, &Overrides::default()).unwrap();
+        let service = runtime.block_on(async { Service::new(&loaded.settings, &Clock::system()).unwrap() });
+        self.reports = Some(Arc::clone(&service.reports));
         runtime.block_on(async {
-            let service = Service::new(&loaded.settings, &Clock::system()).unwrap();
             if self.refreshes {
                 tokio::spawn(service.clone().run_in_background());
             }
@@ -146,6 +152,11 @@ impl Site {
             tokio::spawn(server::serve(vec![listener.into()], Frontend::new(router, None), never));
         });
         self.proxy = Some(runtime);
+    }
+
+    /// The report that the proxy has.
+    pub(crate) fn report(&self) -> Option<Arc<Received>> {
+        self.reports.as_ref()?.all().pop()
     }
 
     /// Stops the proxy, and closes its connections.
