@@ -35,7 +35,7 @@ const MAX_RECEIVING: usize = 2;
 pub struct Received {
     /// Name of the provisioner.
     pub name: String,
-    /// When it arrived at this or another replica.
+    /// When it arrived.
     pub received_at: OffsetDateTime,
     pub report: Report,
     /// Usage at earlier times and, at most an hour ago, now; oldest first. At most 24, at least an hour apart.

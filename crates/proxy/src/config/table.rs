@@ -54,8 +54,7 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
             "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which \
              replicas share what they read, so that Waldur is read only once: `redis://user:password@host:6379/0`. \
              Replicas share only with replicas of the same version, settings and Waldur token. The stored data is \
-             encrypted with a key derived from that token. The reports of provisioners are stored there too, and shared by \
-             all replicas with that token. While the server is unreachable, each replica reads for \
+             encrypted with a key derived from that token. Reports of provisioners are not shared. While the server is unreachable, each replica reads for \
              itself.",
         )
         .optional(url_with_credentials(check::cache_server));
