@@ -167,15 +167,18 @@ impl Waldur {
             query.push(("modified", time.to_string()));
         }
         let in_background = matches!(which, Which::All { in_background: true });
+        // Each change adds a row: usage reports change thousands of resources one by one.
+        let grows = matches!(which, Which::ModifiedSince(_));
         // The number of pages of all resources says nothing about the changed ones.
-        let expected = (!matches!(which, Which::ModifiedSince(_))).then_some(&self.pages);
+        let expected = (!grows).then_some(&self.pages);
         let ours = |row: &Row| is_of(row, offering_slugs);
         let found = |rows: &mut [Row]| {
             let ours = rows.iter_mut().filter(|row| ours(row));
             ours.filter_map(|row| row.resource.as_mut().ok()).for_each(found);
         };
         let list = |path| {
-            let list = List { path, what: "resources", query: &query, read: read::resources, expected, in_background };
+            let read = read::resources;
+            let list = List { path, what: "resources", query: &query, read, expected, in_background, grows };
             self.list(list, &found)
         };
         let (mut pages, date) = match list(PROVIDER_LIST).await? {
@@ -253,7 +256,15 @@ impl Waldur {
         let expected = Some(&self.pages_of_orders);
         match self
             .list(
-                List { path, what: "orders", query: &query, read: read::orders, expected, in_background: false },
+                List {
+                    path,
+                    what: "orders",
+                    query: &query,
+                    read: read::orders,
+                    expected,
+                    in_background: false,
+                    grows: false,
+                },
                 &|_| {},
             )
             .await?
@@ -281,6 +292,7 @@ impl Waldur {
             read: read::customers,
             expected: None,
             in_background: false,
+            grows: false,
         };
         match self.list(list, &|_| {}).await? {
             Listed::Pages(pages, _) => {
@@ -306,6 +318,7 @@ impl Waldur {
             read: read::offerings,
             expected: None,
             in_background: false,
+            grows: false,
         };
         match self.list(list, &|_| {}).await? {
             Listed::Pages(pages, _) => {

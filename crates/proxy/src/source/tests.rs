@@ -117,7 +117,7 @@ async fn a_refresh_after_a_long_time_shows_everything_as_it_is() {
     // A full reading that ended long ago is not used.
     advance(INTERVAL).await;
     read(&source).await;
-    while full_readings(&simulator) < 2 {
+    while !source.held.lock().await.as_ref().unwrap().renewal.as_ref().unwrap().is_finished() {
         sleep(Duration::from_millis(50)).await;
     }
     rename(&simulator, "renamed-again");

@@ -37,6 +37,8 @@ pub(super) struct List<'a, T> {
     pub(super) expected: Option<&'a AtomicUsize>,
     /// Whether to leave one of the concurrent requests to others.
     pub(super) in_background: bool,
+    /// Whether rows are added all the time and hardly ever removed.
+    pub(super) grows: bool,
 }
 
 pub(super) enum Listed<T> {
@@ -71,13 +73,15 @@ impl<T> Attempt<T> {
 }
 
 impl Waldur {
-    /// Reads a list, again if rows moved meanwhile. Calls `found` with the rows of each page as soon as it has been read.
+    /// Reads a list, again if rows moved meanwhile; page by page if it [grows](List::grows). Calls `found` with the rows of each page
+    /// as soon as it has been read.
     pub(super) async fn list<T: Send + 'static>(
         &self,
         list: List<'_, T>,
         found: &(dyn Fn(&mut [T]) + Sync),
     ) -> Result<Listed<T>, WaldurError> {
-        for attempt in 1..=ATTEMPTS {
+        let attempts = if list.grows { 1 } else { ATTEMPTS };
+        for attempt in 1..=attempts {
             match self.attempt(&list, found).await? {
                 Attempt::Complete(pages, date) => {
                     if let Some(expected) = list.expected {
@@ -89,7 +93,50 @@ impl Waldur {
                 Attempt::Moved => debug!(attempt, what = list.what, "rows moved while the list was read"),
             }
         }
-        Err(WaldurError::Unstable(list.what))
+        // Boxed, because other readings would need its memory too.
+        if list.grows { Box::pin(self.growing(&list, found)).await } else { Err(WaldurError::Unstable(list.what)) }
+    }
+
+    /// Reads a list page by page while rows are added: rows that are in it already can only move to later pages, so none is
+    /// missed, but some are read twice. A row is missed if another one is removed meanwhile.
+    async fn growing<T: Send + 'static>(
+        &self,
+        list: &List<'_, T>,
+        found: &(dyn Fn(&mut [T]) + Sync),
+    ) -> Result<Listed<T>, WaldurError> {
+        let (mut pages, mut date, mut rows) = (Vec::new(), None, 0);
+        let mut announced = false;
+        loop {
+            let mut page = match self.page(list, pages.len() + 1).await? {
+                Fetched::Page(page) => page,
+                Fetched::Missing(status) if pages.is_empty() => return Ok(Listed::Missing(status)),
+                Fetched::Missing(_) if announced => return Err(WaldurError::Unstable(list.what)),
+                Fetched::Missing(_) => break,
+            };
+            found(&mut page.rows);
+            if pages.is_empty() {
+                date = page.date;
+            }
+            rows += page.rows.len();
+            if rows > MAX_ROWS {
+                return Err(self.invalid(list.path, format!("it has more than {MAX_ROWS} rows")));
+            }
+            let is_empty = page.rows.is_empty();
+            pages.push(page.rows);
+            announced = match page.more {
+                More::Count(count) => rows < count,
+                More::Next(next) => next,
+                More::Unknown => false,
+            };
+            match (announced, page.more) {
+                (true, _) if is_empty => return Err(WaldurError::Unstable(list.what)),
+                // The end of such a list is an empty page.
+                (false, More::Unknown) if !is_empty => {}
+                (false, _) => break,
+                (true, _) => {}
+            }
+        }
+        Ok(Listed::Pages(pages, date))
     }
 
     async fn attempt<T: Send + 'static>(

@@ -1,5 +1,6 @@
 //! Lists with faults, on loopback: each is read completely or not at all.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -118,6 +119,38 @@ async fn equal_resources_of_a_page_can_be_shared_before_the_next_page_arrives() 
         listing.resources().filter(|resource| known.iter().any(|known| Arc::ptr_eq(known, resource))).count(),
         700
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_resources_are_read_while_more_of_them_change() {
+    // The list grows with each page; its rows may repeat.
+    let (waldur, server) = waldur(|_, number| {
+        let count = 700 + number;
+        ok(&[("x-result-count", &count.to_string())], rows(number, 300, count))
+    })
+    .await;
+    assert!(read(&waldur).await.unwrap_err().contains("changed while it was read"));
+    let changed = async || waldur.resources(&["capstor"], Which::ModifiedSince(Stamp(0)), &|_| {}).await;
+    server.asked.lock().unwrap().clear();
+    let numbers: HashSet<_> = changed().await.unwrap().resources().map(|resource| resource.uuid.as_u128()).collect();
+    assert_eq!(numbers, (1..=703).collect());
+    let asked: Vec<_> =
+        server.asked.lock().unwrap().iter().map(|page| page.rsplit_once(' ').unwrap().1.to_owned()).collect();
+    assert_eq!(asked[asked.len() - 3..], ["1", "2", "3"]);
+    // A list that announces more than it has is still an error.
+    for broken in [
+        (|_, number| ok(&[("x-result-count", &(700 + number).to_string())], rows(number, 300, 350))) as Answer,
+        |_, number| {
+            if number < 3 {
+                ok(&[("x-result-count", &(700 + number).to_string())], rows(number, 300, 700))
+            } else {
+                missing(StatusCode::NOT_FOUND)
+            }
+        },
+    ] {
+        *server.answer.lock().unwrap() = broken;
+        assert!(matches!(changed().await, Err(WaldurError::Unstable(_))));
+    }
 }
 
 #[tokio::test(start_paused = true)]
