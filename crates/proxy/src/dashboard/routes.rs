@@ -100,7 +100,7 @@ impl Pages {
         served.map(|served| served.reading).or_else(|| store.newest())
     }
 
-    /// The story of this snapshot and the newest reports. Made anew only if something has changed.
+    /// The story of this snapshot and the newest reports. Kept until something changes.
     fn story(&self, snapshot: Option<&Arc<Snapshot>>, now: OffsetDateTime) -> Arc<Story> {
         let reports = self.sources.reports.all();
         let silent: Vec<_> = reports.iter().map(|received| received.is_silent(now)).collect();
