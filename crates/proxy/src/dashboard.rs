@@ -98,7 +98,7 @@ impl Dashboard {
 /// The person who looks at a page. Only pages behind the middleware have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator {
-    /// The claim `preferred_username`, never blank; [`DEV_USER`](crate::auth::DEV_USER) when authentication is disabled.
+    /// The claim `preferred_username`, never blank; [`DEV_USER`] when authentication is disabled.
     pub username: String,
 }
 

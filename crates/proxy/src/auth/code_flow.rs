@@ -1,6 +1,6 @@
 //! Sign-in of people with a browser: authorization code with PKCE (RFC 6749, RFC 7636, OpenID Connect Core), refresh and logout.
 //!
-//! `oauth2` builds the requests and parses the answers; they are sent through [`Upstream`](crate::upstream::Upstream). Tokens are
+//! `oauth2` builds the requests and parses the answers; they are sent through [`Upstream`]. Tokens are
 //! validated like those of the API, also those that come directly from the realm.
 
 use std::fmt;
