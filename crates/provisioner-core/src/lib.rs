@@ -9,9 +9,8 @@ pub mod document;
 pub mod last_order;
 pub mod plan;
 pub mod preflight;
-mod turn;
 
-pub use turn::Turn;
+pub use provisioner_report::Turn;
 
 /// The observed state of a resource's directory, or why it could not be read. Resources of one system can share an error.
 pub type Observation = Result<Observed, Arc<DriverError>>;

@@ -77,7 +77,7 @@ pub const METRICS: [(&str, &[&str], &str); 13] = [
 const AGES: [(&str, u64); 4] = [("5m", 300), ("1h", 3600), ("1d", 86_400), ("more", u64::MAX)];
 
 /// The loop is ready until this time, plus the interval, after the end of the last complete pass.
-const MAX_PASS_DURATION: Duration = Duration::from_mins(15);
+pub(crate) const MAX_PASS_DURATION: Duration = Duration::from_mins(15);
 
 /// Counts a callback. Only `run` serves the metrics.
 pub fn callback(action: &'static str, answer: &Answer) {

@@ -14,7 +14,7 @@ use provisioner_core::plan::{self, Case, Held};
 use provisioner_core::preflight::ObstacleKind;
 use provisioner_report::{
     Amount, Change, Event, Hold, HoldKind, MAX_BYTES, Observed, Pass, Rejected, Report, Task, TaskState, Terabyte,
-    Trashed, Turn, is_valid_name, shortened,
+    Trashed, is_valid_name, shortened,
 };
 use storage_driver::limits::{self, Usage};
 use storage_driver::{Difference, Observed as Found};
@@ -24,13 +24,11 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::journal;
-use crate::metrics::REPORTS;
+use crate::metrics::{MAX_PASS_DURATION, REPORTS};
 use crate::pass::{self, Survey};
 use crate::provisioner::Provisioner;
 use crate::source::{Source, Unreported};
 
-/// The proxy regards the provisioner as silent after this time, in addition to the interval of passes.
-const MAX_PASS_DURATION: Duration = Duration::from_mins(15);
 /// The shortest time between the starts of two reports.
 const SHORTEST: Duration = Duration::from_secs(5);
 /// Pause after the proxy had no such path: it may be upgraded.
@@ -389,17 +387,9 @@ fn reported_hold(held: &Held, case: &Case, terabyte: limits::Terabyte, since: Op
         plan::Hold::Asks => HoldKind::Asks,
         plan::Hold::Declined => HoldKind::Declined,
     };
-    let turn = match held.turn {
-        provisioner_core::Turn::Customer => Turn::Customer,
-        provisioner_core::Turn::Provider => Turn::Provider,
-        provisioner_core::Turn::Identity => Turn::Identity,
-        provisioner_core::Turn::Storage => Turn::Storage,
-        provisioner_core::Turn::Operator => Turn::Operator,
-        provisioner_core::Turn::Provisioner => Turn::Provisioner,
-    };
     Hold {
         kind,
-        turn,
+        turn: held.turn,
         reason: shortened(&held.reason),
         changes: held.changes.iter().map(|difference| change(difference, terabyte)).collect(),
         since,

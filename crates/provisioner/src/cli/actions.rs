@@ -329,7 +329,7 @@ pub(super) fn reject(provisioner: &Provisioner, name: &str, reason: &str, yes: b
 
 #[cfg(test)]
 mod tests {
-    use provisioner_core::document::{Document, Offering, OrderKind, OrderState, Resource};
+    use provisioner_core::document::{Document, OrderKind, OrderState, Resource};
     use provisioner_core::last_order::LastOrder;
     use provisioner_core::plan::Policy;
     use provisioner_core::preflight::Unnumbered;
@@ -345,20 +345,9 @@ mod tests {
 
     /// A resource in each state, without an order and with each order.
     fn all_resources() -> Vec<Resource> {
-        use Status::{Active, Error, Pending, Removed, Removing, Updating};
-        let mut orders = vec![None];
-        for kind in [OrderKind::Create, OrderKind::Restore, OrderKind::Update, OrderKind::Terminate, OrderKind::Other] {
-            for state in [OrderState::PendingProvider, OrderState::Executing, OrderState::Other] {
-                orders.extend([Offering::SiteAgent, Offering::Basic].map(|offering| Some((kind, state, offering))));
-            }
-        }
-        let mut resources = Vec::new();
-        for status in [Pending, Active, Updating, Removing, Removed, Error] {
-            for order in &orders {
-                resources.push(model::resource(resources.len() as u128 + 1, status, *order, 2.0));
-            }
-        }
-        let unclaimed = model::resource(resources.len() as u128 + 1, Pending, None, 2.0);
+        use OrderKind::{Create, Other, Restore, Terminate, Update};
+        let mut resources = model::with_each_status(&[Create, Restore, Update, Terminate, Other]);
+        let unclaimed = model::resource(resources.len() as u128 + 1, Status::Pending, None, 2.0);
         resources.push(Resource { unclaimed: true, ..unclaimed });
         resources
     }

@@ -20,6 +20,24 @@ pub(crate) struct Model {
     pub(crate) accepted: Mutex<Vec<(Uuid, &'static str)>>,
 }
 
+/// A resource with each status, without an order and with an order of each of these kinds.
+pub(crate) fn with_each_status(kinds: &[OrderKind]) -> Vec<Resource> {
+    use Status::{Active, Error, Pending, Removed, Removing, Updating};
+    let mut orders = vec![None];
+    for kind in kinds {
+        for state in [OrderState::PendingProvider, OrderState::Executing, OrderState::Other] {
+            orders.extend([Offering::SiteAgent, Offering::Basic].map(|offering| Some((*kind, state, offering))));
+        }
+    }
+    let mut resources = Vec::new();
+    for status in [Pending, Active, Updating, Removing, Removed, Error] {
+        for order in &orders {
+            resources.push(resource(resources.len() as u128 + 1, status, *order, 2.0));
+        }
+    }
+    resources
+}
+
 /// A resource, with an order of this kind and state if given. `tb`: its quota, or the ordered one.
 pub(crate) fn resource(n: u128, status: Status, order: Option<(OrderKind, OrderState, Offering)>, tb: f64) -> Resource {
     let order = order.map(|(kind, state, offering)| Order {

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use driver_rest::simulated::{Reply, serve};
-use provisioner_core::document::{Document, Offering, OrderState};
+use provisioner_core::document::{Document, OrderState};
 use provisioner_core::last_order::LastOrder;
 use provisioner_core::plan::Policy;
 use provisioner_core::preflight;
@@ -116,19 +116,8 @@ type Put = fn(&Memory, &Desired);
 
 /// Everything that is planned for resources in each state, without an order and with each order.
 fn surveyed(put: Put) -> Complete {
-    use Status::{Active, Error, Pending, Removed, Removing, Updating};
-    let mut orders = vec![None];
-    for kind in [OrderKind::Create, OrderKind::Restore, OrderKind::Update, OrderKind::Terminate] {
-        for state in [OrderState::PendingProvider, OrderState::Executing, OrderState::Other] {
-            orders.extend([Offering::SiteAgent, Offering::Basic].map(|offering| Some((kind, state, offering))));
-        }
-    }
-    let mut resources = Vec::new();
-    for status in [Pending, Active, Updating, Removing, Removed, Error] {
-        for order in &orders {
-            resources.push(model::resource(resources.len() as u128 + 1, status, *order, 2.0));
-        }
-    }
+    use OrderKind::{Create, Restore, Terminate, Update};
+    let resources = model::with_each_status(&[Create, Restore, Update, Terminate]);
     let (model, memory) = (model::Model::new(resources), Memory::default());
     let systems = harness::system(Box::new(memory.clone()), 1000);
     let document = model.document();
