@@ -121,19 +121,19 @@ impl Waldur {
             if rows > MAX_ROWS {
                 return Err(self.invalid(list.path, format!("it has more than {MAX_ROWS} rows")));
             }
-            let is_empty = page.rows.is_empty();
+            let (more, is_empty) = (page.more, page.rows.is_empty());
             pages.push(page.rows);
-            announced = match page.more {
-                More::Count(count) => rows < count,
-                More::Next(next) => next,
-                More::Unknown => false,
+            let ended = match more {
+                More::Count(count) => rows >= count,
+                More::Next(next) => !next,
+                More::Unknown => is_empty,
             };
-            match (announced, page.more) {
-                (true, _) if is_empty => return Err(WaldurError::Unstable(list.what)),
-                // The end of such a list is an empty page.
-                (false, More::Unknown) if !is_empty => {}
-                (false, _) => break,
-                (true, _) => {}
+            if ended {
+                break;
+            }
+            announced = more != More::Unknown;
+            if is_empty {
+                return Err(WaldurError::Unstable(list.what));
             }
         }
         Ok(Listed::Pages(pages, date))
