@@ -270,7 +270,7 @@ pub enum HoldKind {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = ReportedTurn))]
 #[serde(rename_all = "camelCase")]
 pub enum Turn {
-    /// The customer, in Waldur: an approval, a project that has not started.
+    /// The customer: an approval in Waldur, a project that has not started, or files to remove.
     Customer,
     /// The provider's staff, in Waldur.
     Provider,
