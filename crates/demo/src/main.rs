@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "an interactive program")]
 
 mod story;
+mod world;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +18,7 @@ use proxy::api::{self, Service};
 use proxy::config::{Environment, Loaded, Overrides};
 use proxy::server::{self, Frontend};
 use proxy::{config, metrics, telemetry};
-use simulator::{Client, Simulator, TokenSpec, World};
+use simulator::{Client, Simulator, TokenSpec, User, World};
 use tokio::net::TcpListener;
 
 /// Starts the proxy against a simulated Waldur, HPC User API and Keycloak, all on loopback, and runs the provisioner in a
@@ -37,8 +38,14 @@ struct Demo {
 
 const PROVISIONER: &str = "storage-provisioner";
 const PROVISIONER_SECRET: &str = "provisioner-secret";
-/// Role that is required to use the proxy's callbacks.
+/// Role that is required to use the proxy's callbacks and to send reports.
 const ROLE: &str = "storage-provisioner";
+/// The realm's client for the pages for operators, and its secret.
+const DASHBOARD: &str = "storage-dashboard";
+const DASHBOARD_SECRET: &str = "dashboard-secret-0123456789";
+/// The person who signs in.
+const OPERATOR: &str = "operator";
+const OPERATOR_ROLE: &str = "storage-operator";
 
 fn main() -> anyhow::Result<()> {
     let demo = Demo::parse();
@@ -52,9 +59,12 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
         Err(_) => start_simulator(0).await?,
     };
     simulator.realm().register(Client::new(PROVISIONER, PROVISIONER_SECRET).role(ROLE));
-    simulator.world(story::prepare);
+    simulator.realm().register_user(User::new(OPERATOR, &[OPERATOR_ROLE]));
+    simulator.realm().sign_in_as(Some(OPERATOR));
     let listener = bind(demo.port).await?;
     let proxy = listener.local_addr()?;
+    let dashboard = Client::new(DASHBOARD, DASHBOARD_SECRET).redirect_uri(&format!("http://{proxy}/ui/callback"));
+    simulator.realm().register(dashboard);
     let loaded = load(&simulator, proxy, demo.debug)?;
     if !demo.debug {
         // Request logs would bury the demo's output. Initialization fails only if a logger is already set.
@@ -75,7 +85,7 @@ async fn run(demo: &Demo) -> anyhow::Result<()> {
     // Simulator and provisioner share a thread, because both block.
     let _ = std::thread::spawn(move || {
         let result = story::provisioner(provisioner, &directory)
-            .and_then(|provisioner| story::run(&simulator, &Provisioner { stop: stopped, ..provisioner }));
+            .and_then(|provisioner| story::run(&simulator, &Provisioner { stop: stopped, ..provisioner }, &directory));
         if let Err(error) = result {
             println!("\nThe provisioner's demo failed: {error:#}\n");
         }
@@ -103,6 +113,7 @@ async fn interrupt() {
 
 async fn start_simulator(port: u16) -> anyhow::Result<Simulator> {
     let mut world = World::demo();
+    world::prepare(&mut world, Clock::system().now());
     world.run_clock();
     Simulator::start_on(world, (Ipv4Addr::LOCALHOST, port).into()).await
 }
@@ -118,9 +129,11 @@ async fn bind(port: u16) -> anyhow::Result<TcpListener> {
 
 /// Environment variables for the simulated upstreams: for the proxy of the demo, and for commands in another shell.
 fn variables(simulator: &Simulator) -> Vec<(&'static str, String)> {
-    let systems =
-        ("STORAGE_SYSTEMS", String::from(r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#));
-    [systems].into_iter().chain(simulator.proxy_variables()).collect()
+    let own = [
+        ("STORAGE_SYSTEMS", r#"{"capstor": "capstor", "vast": "vast", "iopsstor": "iopsstor"}"#.to_owned()),
+        ("HPC_USER_USER_PATH", "/api/v1/export/cscs/users/{username}".to_owned()),
+    ];
+    own.into_iter().chain(simulator.proxy_variables()).collect()
 }
 
 /// Loads the proxy's settings from environment variables, as in production.
@@ -131,7 +144,12 @@ fn load(simulator: &Simulator, proxy: SocketAddr, debug: bool) -> anyhow::Result
         ("CACHE_REFRESH_INTERVAL", "0.25".to_owned()),
         ("CALLBACKS_RELAY", "true".to_owned()),
         ("CALLBACKS_REQUIRED_ROLES", ROLE.to_owned()),
+        ("PROVISIONERS_REQUIRED_ROLES", ROLE.to_owned()),
         ("SERVER_PUBLIC_URL", format!("http://{proxy}")),
+        ("DASHBOARD_ENABLED", "true".to_owned()),
+        ("DASHBOARD_CLIENT_ID", DASHBOARD.to_owned()),
+        ("DASHBOARD_CLIENT_SECRET", DASHBOARD_SECRET.to_owned()),
+        ("DASHBOARD_REQUIRED_ROLES", OPERATOR_ROLE.to_owned()),
     ];
     let environment = variables(simulator).into_iter().chain(more);
     // A directory that does not exist, so that no `.env` is read.
@@ -148,67 +166,36 @@ fn exports(variables: &[(&'static str, String)]) -> String {
 
 fn print_instructions(simulator: &Simulator, proxy: SocketAddr, provisioner: &[(&'static str, String)]) {
     let base = simulator.base_url();
-    let token_url = simulator.token_url();
     let token = simulator.realm().mint(&TokenSpec::service_account(PROVISIONER).role(ROLE).lifetime(24 * 3600));
     let listing = format!("http://{proxy}/api/storage-resources/");
     let [provisioner, exports] = [exports(provisioner), exports(&variables(simulator))];
     println!(
         "\
-The proxy listens on http://{proxy}, and a simulated Waldur, HPC User API and Keycloak on {base}.
-Stop both with Ctrl-C. The demo uses only the loopback interface. Paste the commands below into another shell. If you have jq,
-add ` | jq` to format the answers.
+Pages for operators:   http://{proxy}/ui/   (the simulated realm signs you in as `{OPERATOR}`; there is no password)
+The API's description: http://{proxy}/docs
 
-A token that is valid for a day:
+Something happens every few seconds: reload the page to see it. Stop with Ctrl-C. Everything listens on loopback only. Directories are
+real, in a temporary folder; the usage of those that were there before is simulated. Commands to paste into another shell:
 
+# The document; the token is valid for a day. Without it, the answer is 401.
 TOKEN={token}
+curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?storage_system=capstor&page_size=3'
 
-The first page of all items:
-
-curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}'
-
-Items on vast that are pending, with their customers and tenants:
-
-curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?storage_system=vast&status=pending'
-
-Scratch directories, two per page:
-
-curl -s -H \"Authorization: Bearer $TOKEN\" '{listing}?data_type=scratch&page_size=2&page=2'
-
-Without a token:
-
-curl -si '{listing}'
-
-Request a new token, as a provisioner does:
-
-curl -s -d grant_type=client_credentials -d client_id={PROVISIONER} -d client_secret={PROVISIONER_SECRET} '{token_url}'
-
-What happens when Waldur fails, and when it recovers:
-
-curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fault\": {{\"kind\": \"answer\", \"status\": 503}}}}'
-curl -si -H \"Authorization: Bearer $TOKEN\" -H 'Cache-Control: no-cache' '{listing}?page_size=1'
-curl -s -X DELETE '{base}/_simulator/faults'
-
-Commands of the proxy, with the same upstreams, to run in this directory:
-
-{exports}
-cargo run --quiet -p hpc-storage-proxy -- check
-cargo run --quiet -p hpc-storage-proxy -- list
-cargo run --quiet -p hpc-storage-proxy -- tree
-
-Wait for the next change: this request is answered as soon as the document differs, after the order below for example:
-
-ETAG=$(curl -s -o /dev/null -D - -H \"Authorization: Bearer $TOKEN\" '{listing}' | sed -n 's/^etag: //p' | tr -d '\\r')
-curl -si -H \"Authorization: Bearer $TOKEN\" -H \"If-None-Match: $ETAG\" -H 'Prefer: wait=60' '{listing}'
-
-Order more storage (in another shell); the provisioner creates it within a second:
-
+# Order storage: the page and the folder have it within a few seconds.
 curl -s -X POST '{base}/_simulator/orders' -d '{{\"order\": \"create\", \"offering\": \"capstor\", \"project\": \"demo-story\", \"slug\": \"mine\", \"limits\": {{\"storage\": 5}}}}'
 
-Commands of the provisioner, while the demo's provisioner runs:
+# Waldur fails, and recovers: watch the page Now.
+curl -s -X POST '{base}/_simulator/faults' -d '{{\"route\": \"GET /api/*\", \"fault\": {{\"kind\": \"answer\", \"status\": 503}}}}'
+curl -s -X DELETE '{base}/_simulator/faults'
 
+# Commands of the proxy, in this directory
+{exports}
+cargo run --quiet -p hpc-storage-proxy -- check
+cargo run --quiet -p hpc-storage-proxy -- tree
+
+# Commands of the provisioner, while the demo's provisioner runs
 {provisioner}
 cargo run --quiet -p hpc-storage-provisioner -- plan
-cargo run --quiet -p hpc-storage-provisioner -- status
 cargo run --quiet -p hpc-storage-provisioner -- explain /capstor/store/cscs/uni-alpha/demo-story
 "
     );
@@ -217,8 +204,6 @@ cargo run --quiet -p hpc-storage-provisioner -- explain /capstor/store/cscs/uni-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-
-    use simulator::world::{OrderState, OrderType};
 
     use super::*;
 
@@ -233,17 +218,5 @@ mod tests {
         let loaded = load(&simulator, (Ipv4Addr::LOCALHOST, 1).into(), true)?;
         assert!(loaded.settings.debug && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         Ok(())
-    }
-
-    #[test]
-    fn an_order_is_pending_on_vast() {
-        let world = World::demo();
-        let vast = world.offering_by_slug("vast").map(|offering| offering.uuid);
-        let is_pending = world.resources.values().filter(|row| Some(row.offering) == vast).any(|row| {
-            world.order_in_progress(row).is_some_and(|order| {
-                (order.kind(), order.state()) == (Some(OrderType::Create), Some(OrderState::PendingProvider))
-            })
-        });
-        assert!(is_pending);
     }
 }
