@@ -128,7 +128,10 @@ pub(super) fn span(time: Duration) -> String {
 
 /// A count with separators between thousands.
 pub(super) fn count(number: u64) -> String {
-    let digits = number.to_string();
+    grouped(&number.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (position, digit) in digits.chars().enumerate() {
         if position > 0 && (digits.len() - position).is_multiple_of(3) {
@@ -166,12 +169,17 @@ pub(super) fn bytes(bytes: u64, terabyte: Terabyte) -> String {
     format!("{} {}", trimmed(&format!("{number:.digits$}")), units[power])
 }
 
-/// A number of the document, without trailing zeros.
+/// A number of the document, with separators between thousands and without trailing zeros.
 pub(super) fn number(number: f64) -> String {
     let short = format!("{number:.3}");
-    let short = trimmed(&short);
-    // A number that rounds to 0 is not 0.
-    if short == "0" && number != 0.0 { format!("{number}") } else { short.to_owned() }
+    match trimmed(&short) {
+        // A number that rounds to 0 is not 0.
+        "0" if number != 0.0 => format!("{number}"),
+        short => {
+            let whole = short.split('.').next().unwrap_or_default();
+            grouped(whole) + &short[whole.len()..]
+        }
+    }
 }
 
 fn trimmed(number: &str) -> &str {
@@ -293,6 +301,7 @@ mod tests {
         }
         assert_eq!([1_234_567, 999, 0].map(count), ["1\u{202f}234\u{202f}567", "999", "0"]);
         assert_eq!([10.0, 0.5, 1e-7, 0.0].map(number), ["10", "0.5", "0.0000001", "0"]);
+        assert_eq!([1_234.5, 292_600_000.0].map(number), ["1\u{202f}234.5", "292\u{202f}600\u{202f}000"]);
         assert_eq!([0.0, 0.001, 0.5, 1.2].map(percent), ["0 %", "< 1 %", "50 %", "120 %"]);
     }
 }

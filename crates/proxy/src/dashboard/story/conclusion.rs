@@ -204,14 +204,17 @@ fn not_held(row: &Row, system: Option<&System>) -> Conclusion {
             (true, true) => to_do(
                 Turn::Provisioner,
                 format!(
-                    "The last pass carried out the {} order, and Waldur still shows it as {}.",
+                    "The last pass carried out the {} order, but Waldur still shows it as {}.",
                     order.kind, order.state
                 ),
                 "The next pass looks at it again.",
             ),
             (true, false) => to_do(
                 Turn::Provisioner,
-                format!("The {} order is {}, and not in the provisioner's last report yet.", order.kind, order.state),
+                format!(
+                    "The {} order is {}. The provisioner's last report does not contain it yet.",
+                    order.kind, order.state
+                ),
                 "The next pass works on it.",
             ),
             (false, _) => to_do(
@@ -293,7 +296,7 @@ fn in_use(row: &Row, is_reported_on: bool) -> Conclusion {
         return if is_reported_on {
             to_do(
                 Turn::Provisioner,
-                "In use in Waldur, and not in the provisioner's last report yet.",
+                "In use in Waldur. The provisioner's last report does not contain it yet.",
                 "The next report shows it.",
             )
         } else {

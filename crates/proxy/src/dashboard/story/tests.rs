@@ -117,12 +117,12 @@ fn work_is_the_provisioners_turn() {
     check(&conclusion(changes(), done), Turn::Provisioner, Some(ago(2)), "still shows it as executing");
     // Nothing of it is reported yet.
     let other = vec![received("alpha", vec![reported(1)])];
-    check(&conclusion(changes(), other), Turn::Provisioner, Some(ago(2)), "not in the provisioner's last report yet");
+    check(&conclusion(changes(), other), Turn::Provisioner, Some(ago(2)), "last report does not contain it yet");
     check(
         &conclusion(json!({}), with(|it| it.id = id(9))),
         Turn::Provisioner,
         None,
-        "not in the provisioner's last report",
+        "last report does not contain it yet",
     );
 }
 
