@@ -38,12 +38,20 @@ def target():
     return Path(json.loads(subprocess.check_output(command, cwd=ROOT))["target_directory"])
 
 
-def build():
-    """Builds the proxy and the simulator in release mode; returns the directory of the binaries."""
+def build(*more):
+    """Builds the proxy, the simulator and more packages in release mode; returns the directory of the binaries."""
     progress("building (release) …")
-    packages = ["--package", "hpc-storage-proxy", "--package", "simulator"]
+    packages = [f"--package={package}" for package in ("hpc-storage-proxy", "simulator", *more)]
     run(["cargo", "build", "--release", "--locked", "--quiet", *packages], cwd=ROOT)
     return target() / "release"
+
+
+def build_debug():
+    """Builds all programs and tests in debug mode; returns the directory of the binaries.
+
+    A build of some packages enables other features of their dependencies, so it would compile these again."""
+    run(["cargo", "build", "--workspace", "--bins", "--tests", "--locked", "--quiet"], cwd=ROOT)
+    return target() / "debug"
 
 
 def run(command, **more):
