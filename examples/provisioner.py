@@ -2,7 +2,8 @@
 """A small provisioner that follows docs/specification.md, as a pattern for your own. Python's standard library only.
 Its storage is a JSON file, so it runs anywhere: replace the class Storage by calls of your storage system. docs/conformance.md has its
 settings, the environment variables. It passes every case of: hpc-storage-conformance run -- examples/provisioner.py"""
-import http.client, json, math, os, time, urllib.error, urllib.parse, urllib.request
+import http.client, json, math, os, threading, time, urllib.error, urllib.parse, urllib.request
+from datetime import datetime, timezone
 from decimal import Decimal
 from os import environ
 from pathlib import Path
@@ -56,14 +57,15 @@ class Client:
                 answer = json.load(response)
             self.token, self.renew_at = answer["access_token"], time.monotonic() + 0.7 * answer["expires_in"]
         return f"Bearer {self.token}"
-    def open(self, url, body=None, **headers):
+    def open(self, url, body=None, method=None, **headers):
         origin, proxy, waldur = (urllib.parse.urlsplit(each)[:2] for each in [url, PROXY, WALDUR])
         if origin not in [proxy, waldur]:
             raise Hold(f"{url} leads neither to the proxy nor to Waldur")
         headers["Authorization"] = self.bearer() if origin == proxy else f"Token {environ['WALDUR_API_TOKEN']}"
         data = None if body is None else json.dumps(body, default=float).encode()
         try:
-            return HTTP.open(urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}), timeout=30)
+            request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method=method)
+            return HTTP.open(request, timeout=30)
         except urllib.error.HTTPError as error:
             self.renew_at = 0.0 if error.code == 401 else self.renew_at
             raise
@@ -84,6 +86,42 @@ class Client:
     def call(self, item, name, body=None):
         """Sends a callback. After an error, the next pass sees in the document whether it arrived."""
         self.open(item[f"{name}_url"], body or {}).close()
+
+class Reporter:
+    """Reports each pass to the proxy, for its pages for operators. It must not delay a pass, so a thread sends the report, or none if it
+    is still busy. The thread has a client of its own, as tokens are not shared between threads."""
+    client, thread, last = Client(), None, None
+    def send(self, began, resources=None, error=None):
+        system = environ["STORAGE_SYSTEM"]
+        if resources is not None:
+            trash = [{"id": id, "system": system, "since": timestamp(it["at"])} for id, it in Storage().trash.items()]
+            unit = "TB" if TERABYTE == 10**12 else "TiB"
+            self.last = {"program": "example-provisioner 1.0", "nextWithinSeconds": 120 + 2 * math.ceil(float(environ["STORAGE_INTERVAL"])),
+                         "systems": [{"name": system, "terabyte": unit}], "resources": resources, "trash": trash}
+        # Before the first complete pass there is nothing to repeat.
+        if self.last and not (self.thread and self.thread.is_alive()):
+            now = time.time()
+            ended = {"endedAt": timestamp(now), "durationSeconds": max(now - began, 0), "error": error}
+            self.thread = threading.Thread(target=self.put, args=[{**self.last, "reportedAt": timestamp(now), "pass": ended}], daemon=True)
+            self.thread.start()
+    def put(self, report):
+        try:
+            self.client.open(f"{PROXY}/api/provisioners/example-{environ['STORAGE_SYSTEM']}/status", report, "PUT").close()
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as problem:
+            print("no report:", repr(problem), flush=True)
+
+def timestamp(seconds):
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+
+def reported(storage, item, problem):
+    """A resource in a report. Control characters in a path, which the proxy rejects, are escaped."""
+    path, id = str((item["mountPoint"] or {}).get("default") or ""), item["itemId"]
+    observed = "present" if storage.owner(path) == id else "trashed" if id in storage.trash else "absent" if storage.owner(path) is None else "obstructed"
+    resource = {"id": id, "system": environ["STORAGE_SYSTEM"], "path": ascii(path)[1:-1] if not path.isprintable() else path, "observed": observed}
+    if problem:
+        kind, turn = ("fault", "provisioner") if isinstance(problem, (OSError, http.client.HTTPException)) else ("refused", "operator")
+        resource["hold"] = {"kind": kind, "turn": turn, "reason": (str(problem) or repr(problem))[:500]}
+    return resource
 
 def desired(item, order, problems):
     """The directory as it should be."""
@@ -124,9 +162,10 @@ def work(client, storage, page, item, paths):
         client.call(item, "set_state_done")
     return due
 
-def run_pass(client, known):
+def run_pass(client, known, reporter):
     """Returns the tag to wait with, or None if the next pass is due soon."""
     pages, tag = client.read(known)
+    began, problems = time.time(), {}
     items = [(page, item) for page in pages for item in page["resources"] if item["target"]["targetType"] in ["project", "user"]]
     paths = [(item["mountPoint"] or {}).get("default") for _, item in items if item["status"] != "removed"]
     for page, item in items:
@@ -134,17 +173,24 @@ def run_pass(client, known):
             tag = None if work(client, Storage(), page, item, paths) else tag
         except (Hold, OSError, http.client.HTTPException, KeyError, TypeError, AttributeError, ValueError) as problem:
             print(item["itemId"], repr(problem), flush=True)
+            problems[item["itemId"]] = problem
             tag = None if isinstance(problem, (OSError, http.client.HTTPException)) else tag
+    storage = Storage()
+    reporter.send(began, [reported(storage, item, problems.get(item["itemId"])) for _, item in items])
     return tag
 
 if __name__ == "__main__":
-    client, tag = Client(), None
+    client, reporter, tag = Client(), Reporter(), None
     while True:
+        began = time.time()
         try:
-            tag = run_pass(client, tag)
+            tag = run_pass(client, tag, reporter)
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as problem:
             if tag and getattr(problem, "code", None) == 304 and problem.headers["Preference-Applied"]:
+                # Nothing has changed: the provisioner shows that it still runs.
+                reporter.send(time.time())
                 continue
             print("no pass:", repr(problem), flush=True)
+            reporter.send(began, error=repr(problem)[:500])
             tag = None
         time.sleep(float(environ["STORAGE_INTERVAL"]))
