@@ -39,6 +39,7 @@ use crate::dashboard::{self, Dashboard};
 use crate::metrics;
 use crate::push::Push;
 use crate::reports::Reports;
+use crate::reports::shared::SharedReports;
 use crate::shared_cache::{self, SharedCache};
 use crate::snapshot::Found;
 use crate::source::Source;
@@ -69,6 +70,8 @@ pub struct Service {
     pub(crate) dashboard: Option<Arc<Dashboard>>,
     /// The reports of provisioners; they survive a change of the settings.
     pub reports: Arc<Reports>,
+    /// The reports on the server of the shared cache.
+    shared_reports: Option<Arc<SharedReports>>,
     /// For the times that pages show.
     pub(crate) clock: Clock,
     /// Clients that wait for other content; they survive a change of the settings.
@@ -98,6 +101,8 @@ impl Service {
         metrics::start();
         let source = Source::new(settings)?;
         let shared = SharedCache::new(settings)?;
+        let shared_reports = shared.as_ref().map(|cache| SharedReports::new(settings, cache)).transpose();
+        let shared_reports = shared_reports.map_err(|_| shared_cache::SetupError::Key)?.map(Arc::new);
         // Less than a request's timeout, so that an older snapshot can be served instead.
         let patience = settings.server.request_timeout.mul_f64(0.9);
         let store = Store::new(source, shared, settings.cache, patience, clock.clone());
@@ -111,6 +116,7 @@ impl Service {
             dashboard: dashboard(settings, &verifier)?,
             clock: clock.clone(),
             reports: Arc::new(Reports::new(clock.clone())),
+            shared_reports,
             verifier,
         })
     }
@@ -150,19 +156,31 @@ impl Service {
         self.store.note_change(true);
     }
 
-    /// Fetches the realm's keys and the first snapshot, then keeps the snapshot fresh as configured. Never resolves.
+    /// Fetches the realm's keys and the first snapshot, then keeps the snapshot fresh as configured, and shares reports. Never
+    /// resolves.
     pub async fn run_in_background(self) {
-        futures::join!(self.verifier.warm(), self.store.clone().keep_fresh(), self.receive_events());
+        futures::join!(
+            self.verifier.warm(),
+            self.store.clone().keep_fresh(),
+            self.receive_events(),
+            self.share_reports()
+        );
     }
 
-    /// Keeps the snapshot fresh as configured, after [`warm_up`](Self::warm_up). Never resolves.
+    /// Keeps the snapshot fresh as configured, after [`warm_up`](Self::warm_up), and shares reports. Never resolves.
     pub async fn stay_fresh(self) {
-        futures::join!(self.store.clone().stay_fresh(), self.receive_events());
+        futures::join!(self.store.clone().stay_fresh(), self.receive_events(), self.share_reports());
     }
 
     async fn receive_events(&self) {
         if let Some(push) = &self.push {
             push.run().await;
+        }
+    }
+
+    async fn share_reports(&self) {
+        if let Some(shared) = &self.shared_reports {
+            shared.run(&self.reports).await;
         }
     }
 

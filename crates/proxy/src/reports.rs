@@ -1,5 +1,7 @@
 //! The newest report of each provisioner, for the pages for operators. The proxy never acts on a report.
 
+pub(crate) mod shared;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -7,10 +9,11 @@ use std::time::Duration;
 use provisioner_report::{Amount, InvalidReport, MAX_BYTES, Report};
 use thiserror::Error;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tracing::info;
 use uuid::Uuid;
 
+use crate::shared_cache::pack;
 use program::{Clock, lock};
 
 /// Maximum number of provisioners.
@@ -31,11 +34,11 @@ const SAMPLE_INTERVAL: Duration = Duration::from_hours(1);
 const MAX_RECEIVING: usize = 2;
 
 /// The newest report of a provisioner.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Received {
     /// Name of the provisioner.
     pub name: String,
-    /// When it arrived.
+    /// When it arrived, by the clock of the replica that received it. In whole microseconds.
     pub received_at: OffsetDateTime,
     pub report: Report,
     /// Usage at earlier times and, at most an hour ago, now; oldest first. At most 24, at least an hour apart.
@@ -53,8 +56,18 @@ impl Received {
     }
 }
 
-/// The usage of all resources of a provisioner at one time.
+/// The newest report of a provisioner, as it is kept.
 #[derive(Debug)]
+struct Entry {
+    received: Arc<Received>,
+    /// Its JSON, compressed: other replicas may know keys that this one does not.
+    packed: Arc<[u8]>,
+    /// Size of the JSON in bytes.
+    bytes: usize,
+}
+
+/// The usage of all resources of a provisioner at one time.
+#[derive(Debug, PartialEq)]
 pub struct Sample {
     pub at: OffsetDateTime,
     /// Only resources whose usage is known.
@@ -88,25 +101,29 @@ pub struct Reports {
     kept: Mutex<Kept>,
     /// Limits how many reports are received at the same time.
     pub(crate) receiving: Arc<Semaphore>,
+    /// Notified of each report that arrives.
+    arrived: Notify,
     clock: Clock,
 }
 
-/// The reports by name, with their size as JSON in bytes.
-type Kept = BTreeMap<String, (Arc<Received>, usize)>;
+/// The reports by name.
+type Kept = BTreeMap<String, Entry>;
 
 impl Reports {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { kept: Mutex::default(), receiving: Arc::new(Semaphore::new(MAX_RECEIVING)), clock }
+        let receiving = Arc::new(Semaphore::new(MAX_RECEIVING));
+        Self { kept: Mutex::default(), receiving, arrived: Notify::new(), clock }
     }
 
     /// The newest report of each provisioner, by name.
     pub fn all(&self) -> Vec<Arc<Received>> {
-        self.lock().values().map(|(received, _)| Arc::clone(received)).collect()
+        self.lock().values().map(|entry| Arc::clone(&entry.received)).collect()
     }
 
-    /// The time by the clock with which reports are received.
+    /// The time by the clock with which reports are received, in whole microseconds.
     pub(crate) fn now(&self) -> OffsetDateTime {
-        self.clock.now().into()
+        let now: OffsetDateTime = self.clock.now().into();
+        now.truncate_to_microsecond()
     }
 
     /// Parses and keeps a report.
@@ -116,11 +133,16 @@ impl Reports {
         if report.reported_at - now > MAX_AHEAD {
             return Err(Rejected::Future { reported_at: report.reported_at, now });
         }
+        // Fails only without memory. The report is then not shared.
+        let packed = pack(json).unwrap_or_default().into();
         let mut kept = self.lock();
-        let replaced = keep(&mut kept, name, report, json.len(), now)?;
+        let samples = samples(kept.get(name).map(|before| &*before.received), &report, now);
+        let received = Received { name: name.to_owned(), received_at: now, report, samples };
+        let replaced = keep(&mut kept, Entry { received: Arc::new(received), packed, bytes: json.len() }, now)?;
         drop(kept);
         // Takes a while for a large one.
         drop(replaced);
+        self.arrived.notify_one();
         Ok(())
     }
 
@@ -128,27 +150,22 @@ impl Reports {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         let now = self.now();
         let mut kept = lock(&self.kept);
-        kept.retain(|_, (received, _)| !received.is_older_than(FORGOTTEN_AFTER, now));
+        kept.retain(|_, entry| !entry.received.is_older_than(FORGOTTEN_AFTER, now));
         kept
     }
 }
 
 /// Keeps a report; returns the one that it replaces.
-fn keep(
-    kept: &mut Kept,
-    name: &str,
-    report: Report,
-    bytes: usize,
-    now: OffsetDateTime,
-) -> Result<Option<Arc<Received>>, Rejected> {
-    let before = kept.get(name).map(|(before, bytes)| (Arc::clone(before), *bytes));
-    if let Some((before, _)) = &before
-        && report.reported_at < before.report.reported_at
+fn keep(kept: &mut Kept, entry: Entry, now: OffsetDateTime) -> Result<Option<Entry>, Rejected> {
+    let name = &entry.received.name;
+    let before = kept.get(name);
+    if let Some(before) = before
+        && entry.received.report.reported_at < before.received.report.reported_at
     {
-        let (reported_at, kept) = (report.reported_at, before.report.reported_at);
+        let (reported_at, kept) = (entry.received.report.reported_at, before.received.report.reported_at);
         return Err(Rejected::Older { reported_at, kept });
     }
-    let longest_silent = kept.values().map(|(received, _)| received).min_by_key(|received| received.received_at);
+    let longest_silent = kept.values().map(|entry| &entry.received).min_by_key(|received| received.received_at);
     let replaceable = match longest_silent {
         Some(silent) if before.is_none() && kept.len() >= MAX_PROVISIONERS => {
             if !silent.is_older_than(REPLACEABLE_AFTER, now) {
@@ -158,17 +175,15 @@ fn keep(
         }
         _ => None,
     };
-    let others: usize = kept.iter().filter(|(other, _)| *other != name).map(|(_, (_, bytes))| bytes).sum();
-    if others + bytes > MAX_TOTAL {
+    let others: usize = kept.iter().filter(|(other, _)| *other != name).map(|(_, entry)| entry.bytes).sum();
+    if others + entry.bytes > MAX_TOTAL {
         return Err(Rejected::TooLarge);
     }
     if let Some(silent) = replaceable {
         info!(provisioner = silent, "forgetting a provisioner that is silent, because a new one sends reports");
         kept.remove(&silent);
     }
-    let samples = samples(before.as_ref().map(|(before, _)| &**before), &report, now);
-    let received = Received { name: name.to_owned(), received_at: now, report, samples };
-    Ok(kept.insert(name.to_owned(), (Arc::new(received), bytes)).map(|(before, _)| before))
+    Ok(kept.insert(name.clone(), entry))
 }
 
 /// The samples before, and that of this report if it is time for one.

@@ -1,4 +1,4 @@
-//! Shares readings between replicas, through a Valkey or Redis server (`cache.shared_url`).
+//! Shares readings between replicas, through a Valkey or Redis server (`cache.shared_url`). `reports/shared` shares reports.
 //!
 //! A replica that needs a reading takes a lease, reads the upstreams, and publishes the result; the others wait for it. A
 //! publication consists of a *head*, which contains the time at which the reading began, by the server's clock, which is the
@@ -33,15 +33,16 @@ use crate::reading::Reading;
 use crate::snapshot::Snapshot;
 use crate::upstream::public_part;
 use seal::Seal;
-use server::Server;
+pub(crate) use seal::{derive, pack, unpack};
+pub(crate) use server::Server;
 pub use server::Unavailable;
 use turn::Moment;
 pub use turn::{Head, Lease, Shared, Turn};
 
 /// Timeout of a command.
-const TIMEOUT: Duration = Duration::from_millis(250);
-/// Timeout for transferring a snapshot.
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(250);
+/// Timeout for transferring a large value.
+pub(crate) const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a lease lasts unless it is renewed. When its holder dies, another replica reads after this time.
 const LEASE: Duration = Duration::from_secs(2);
 /// Interval between renewals of a lease.
@@ -52,7 +53,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// broken. At most a quarter of the request timeout.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Size limit of a published value, in bytes as sealed.
-const MAX_VALUE: usize = 64 << 20;
+pub(crate) const MAX_VALUE: usize = 64 << 20;
 /// Size limit of a head, which is polled.
 const MAX_HEAD: usize = 4096;
 
@@ -61,7 +62,7 @@ const BODY: &str = "body";
 const IDENTITIES: &str = "identities";
 
 pub struct SharedCache {
-    server: Server,
+    server: Arc<Server>,
     seal: Arc<Seal>,
     /// The hash with the publication, and the lease.
     keys: [String; 2],
@@ -100,16 +101,20 @@ impl SharedCache {
         let url = url.expose_secret();
         let address = public_part(&Url::parse(url).map_err(|_| SetupError::Url)?);
         let seal = Seal::new(settings).map_err(|_| SetupError::Key)?;
-        // The braces keep both keys on one node of a cluster.
-        let keys = ["snapshot", "lease"].map(|what| format!("hpc-storage-proxy:{{{}}}:{what}", seal.namespace));
+        let keys = keys(&seal.namespace, ["snapshot", "lease"]);
         Ok(Some(Arc::new(Self {
-            server: Server::new(url, address).map_err(|_| SetupError::Url)?,
+            server: Arc::new(Server::new(url, address).map_err(|_| SetupError::Url)?),
             seal: Arc::new(seal),
             keys,
             kept: settings.cache.max_stale.max(GID_MAX_AGE),
             patience: PATIENCE.min(settings.server.request_timeout / 4),
             own: Uuid::new_v4(),
         })))
+    }
+
+    /// The connection to the server, for other values to share.
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
     }
 
     /// Tests the server without changing anything there; returns its address without credentials.
@@ -301,10 +306,20 @@ impl SharedCache {
     }
 
     fn script(&self, text: &str) -> Cmd {
-        let mut command = redis::cmd("EVAL");
-        command.arg(text).arg(self.keys.len()).arg(&self.keys[..]);
-        command
+        script(text, &self.keys)
     }
+}
+
+/// A command that runs a script with these keys; its arguments are still to be added.
+pub(crate) fn script(text: &str, keys: &[String; 2]) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(text).arg(keys.len()).arg(&keys[..]);
+    command
+}
+
+/// Two keys of a namespace. The braces keep them on one node of a cluster.
+pub(crate) fn keys(namespace: &str, names: [&str; 2]) -> [String; 2] {
+    names.map(|name| format!("hpc-storage-proxy:{{{namespace}}}:{name}"))
 }
 
 /// Whether a reading that began then is younger than the newest one.
@@ -312,6 +327,6 @@ fn is_younger(began: Option<Instant>, newest: Option<&Reading>) -> bool {
     began.is_some_and(|began| newest.is_none_or(|newest| began > newest.began()))
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

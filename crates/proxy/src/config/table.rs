@@ -53,9 +53,9 @@ pub(super) fn read(loader: &mut Loader<'_>) -> Result<Settings, Reported> {
         .doc(
             "Valkey or Redis server (`redis://`, `valkey://`; with TLS `rediss://`, `valkeys://`) through which \
              replicas share what they read, so that Waldur is read only once: `redis://user:password@host:6379/0`. \
-             Replicas share only with replicas of the same version, settings and Waldur token. The stored data is \
-             encrypted with a key derived from that token. Reports of provisioners are not shared. While the server is unreachable, each replica reads for \
-             itself.",
+             Replicas share only with replicas of the same version, settings and Waldur token. They share the reports of \
+             provisioners as well, with all replicas of the same Waldur and token, and a restart of the replicas keeps them. The stored data is \
+             encrypted with a key derived from that token. While the server is unreachable, each replica works alone.",
         )
         .optional(url_with_credentials(check::cache_server));
     let format = loader

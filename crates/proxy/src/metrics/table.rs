@@ -261,8 +261,8 @@ pub const TABLE: &[Metric] = &[
         Kind::Gauge,
         Unit::Seconds,
         &["provisioner"],
-        "Seconds since a provisioner sent its last report, for at most 32 provisioners. They are forgotten after seven days, and \
-         with a restart of the proxy until the next report.",
+        "Seconds since a provisioner sent its last report, for at most 32 provisioners. They are forgotten after seven days, and, \
+         without `cache.shared_url`, with a restart of the proxy until the next report.",
     ),
     row(
         SILENT,

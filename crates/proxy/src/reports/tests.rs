@@ -9,25 +9,25 @@ const START: u64 = 1_800_000_000;
 const RESOURCE: &str = "11111111-1111-4111-8111-111111111111";
 
 /// Reports with a clock that the test sets.
-struct World {
-    reports: Reports,
+pub(super) struct World {
+    pub(super) reports: Reports,
     now: Arc<Mutex<u64>>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Arc::new(Mutex::new(START));
         let shared = Arc::clone(&now);
         let clock = Clock::from_fn(move || SystemTime::UNIX_EPOCH + Duration::from_secs(*lock(&shared)));
         Self { reports: Reports::new(clock), now }
     }
 
-    fn pass(&self, seconds: u64) {
+    pub(super) fn pass(&self, seconds: u64) {
         *lock(&self.now) += seconds;
     }
 
     /// A report from this many seconds ago.
-    fn report(&self, ago: i64) -> Value {
+    pub(super) fn report(&self, ago: i64) -> Value {
         let at = i64::try_from(*lock(&self.now)).unwrap() - ago;
         let at = OffsetDateTime::from_unix_timestamp(at).unwrap().format(&Rfc3339).unwrap();
         json!({
@@ -41,7 +41,7 @@ impl World {
         })
     }
 
-    fn take(&self, name: &str, report: &Value) -> Result<(), Rejected> {
+    pub(super) fn take(&self, name: &str, report: &Value) -> Result<(), Rejected> {
         self.reports.take(name, report.to_string().as_bytes())
     }
 
@@ -138,9 +138,11 @@ fn a_provisioner_is_forgotten_after_a_week() {
 fn all_reports_together_are_limited() {
     let world = World::new();
     let mut kept = Kept::new();
-    let mut keep = |name, bytes| {
+    let mut keep = |name: &str, bytes| {
         let report = Report::parse(world.report(0).to_string().as_bytes()).unwrap();
-        keep(&mut kept, name, report, bytes, world.reports.clock.now().into()).map(drop)
+        let received_at = world.reports.now();
+        let received = Arc::new(Received { name: name.to_owned(), received_at, report, samples: Vec::new() });
+        keep(&mut kept, Entry { received, packed: Arc::default(), bytes }, received_at).map(drop)
     };
     for name in ["a", "b", "c", "d", "a"] {
         keep(name, MAX_BYTES).unwrap();

@@ -1,7 +1,7 @@
 //! Encrypts and authenticates shared values with a key derived from Waldur's token, so that others with access to the server
 //! can neither read nor forge a catalogue. Values are authenticated before they are parsed.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use aws_lc_rs::digest::{self, SHA256};
 use aws_lc_rs::error::Unspecified;
@@ -29,28 +29,47 @@ impl Seal {
     ///
     /// None in practice.
     pub(super) fn new(settings: &Settings) -> Result<Self, Unspecified> {
-        let derived = Secret::new(settings.waldur_api.access_token.expose_secret());
         let hpc = &settings.hpc_user_api;
         let asked = (&hpc.api_url, &hpc.client_id, &hpc.user_path, &hpc.user_uid_field, &hpc.user_email_field);
         let (version, waldur) = (env!("CARGO_PKG_VERSION"), &settings.waldur_api.api_url);
         // By its `Debug` text, so that new fields of the policy are included.
         let matters = format!("{FORMAT} {version} {waldur} {asked:?} {:?}", source::policy(settings));
-        let namespace: [u8; 16] = derived.derive("namespace", &matters)?;
-        Ok(Self { key: derived.seal("seal", &matters)?, namespace: format!("{:032x}", u128::from_be_bytes(namespace)) })
+        let (key, namespace) = derive(settings, &matters)?;
+        Ok(Self { key, namespace })
     }
 
     /// Compresses and seals a value of this kind.
     pub(super) fn close(&self, kind: &str, value: &[u8]) -> Option<Vec<u8>> {
-        self.key.close(kind, zstd::bulk::compress(value, LEVEL).ok()?)
+        self.key.close(kind, pack(value).ok()?)
     }
 
     /// The value, if it was sealed as this kind, with the same token and settings.
     pub(super) fn open(&self, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
-        let text = self.key.open(kind, sealed)?;
-        let mut value = Vec::new();
-        zstd::Decoder::new(&*text).ok()?.take(MAX_VALUE).read_to_end(&mut value).ok()?;
-        Some(value)
+        unpack(&self.key.open(kind, sealed)?, MAX_VALUE).ok()
     }
+}
+
+/// A key derived from Waldur's token for this context, and a namespace that reveals nothing about either.
+///
+/// # Errors
+///
+/// None in practice.
+pub(crate) fn derive(settings: &Settings, context: &str) -> Result<(seal::Seal, String), Unspecified> {
+    let token = Secret::new(settings.waldur_api.access_token.expose_secret());
+    let namespace: [u8; 16] = token.derive("namespace", context)?;
+    Ok((token.seal("seal", context)?, format!("{:032x}", u128::from_be_bytes(namespace))))
+}
+
+/// Compresses a value.
+pub(crate) fn pack(value: &[u8]) -> io::Result<Vec<u8>> {
+    zstd::encode_all(value, LEVEL)
+}
+
+/// The value that was packed; of a longer one, only this many bytes.
+pub(crate) fn unpack(packed: &[u8], limit: u64) -> io::Result<Vec<u8>> {
+    let mut value = Vec::new();
+    zstd::Decoder::new(packed)?.take(limit).read_to_end(&mut value)?;
+    Ok(value)
 }
 
 pub(super) fn digest(sealed: &[u8]) -> [u8; 32] {

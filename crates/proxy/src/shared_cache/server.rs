@@ -28,7 +28,7 @@ const DOUBT: Duration = Duration::from_mins(10);
 pub struct Unavailable(String);
 
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     client: Client,
     /// Address without credentials.
     pub(super) address: String,
@@ -54,7 +54,7 @@ impl Server {
 
     /// Sends a command, which may reach the server twice, and waits for the answer; at most for `limit`, including the time to
     /// connect.
-    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd, limit: Duration) -> Result<T, Unavailable> {
+    pub(crate) async fn send<T: FromRedisValue>(&self, command: &Cmd, limit: Duration) -> Result<T, Unavailable> {
         if self.lock().paused_until.is_some_and(|until| Instant::now() < until) {
             metrics::shared_exchange("left_alone");
             return Err(Unavailable(String::from("it failed recently")));
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Records that the server accepts commands, including writes.
-    pub(super) fn accepted(&self) {
+    pub(crate) fn accepted(&self) {
         let mut state = self.lock();
         state.refused = None;
         if state.works.replace(true) != Some(true) {
@@ -134,7 +134,7 @@ impl Server {
         if state.works.replace(false) != Some(false) {
             warn!(
                 server = self.address,
-                reason, "the shared cache is unavailable; this replica reads for itself until it is back"
+                reason, "the shared cache is unavailable; this replica works alone until it is back"
             );
         }
         Unavailable(reason)

@@ -36,6 +36,21 @@ Credentials are never sent to the target of a redirect. Neither answers nor the 
 
 ";
 
+/// Faults that the matrix does not cover, because a listing does not show them.
+const TAIL: &str = "
+## Shared cache
+
+What `cache.shared_url` shares is not needed for an answer; a server that fails is logged once (`the shared cache is unavailable`) and used again within seconds
+after it is back. The scenarios `replicas` and `shared_reports` test this with a real server.
+
+| fault | listing | reports of provisioners |
+|---|---|---|
+| connection refused, no answer, writes refused | whole; each replica reads the upstreams itself | accepted (204); only the replica that received a report shows it. When the server is back, the replicas share what they have, and the newest report of each provisioner wins |
+| the server loses its data | whole | the replicas publish what they have |
+| forged, swapped or oversized values | whole; they count as absent | removed, with a log entry; the replicas publish theirs again |
+| the clock of a replica is wrong by more than five minutes | whole | the other replicas ignore reports from the future; each logs it once |
+";
+
 #[test]
 fn generated_documents_are_up_to_date() {
     documents::check(&folder(), &[("faults.md", document())]);
@@ -53,7 +68,7 @@ fn document() -> String {
         let cells: Vec<_> = outcomes.iter().map(cell).collect();
         writeln!(text, "| {} | {} |", trouble.title(), cells.join(" | ")).unwrap();
     }
-    text
+    text + TAIL
 }
 
 fn cell(outcome: &Outcome) -> String {

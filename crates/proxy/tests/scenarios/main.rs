@@ -18,6 +18,7 @@ mod reading;
 mod relay;
 mod replicas;
 mod reports;
+mod shared_reports;
 mod sign_in;
 mod support;
 mod transport;

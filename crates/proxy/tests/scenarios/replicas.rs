@@ -22,7 +22,7 @@ const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
 const AWAY: &str = "the shared cache is unavailable";
 
 /// A Valkey or Redis server, as a process. Dropping it kills it.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     program: &'static str,
     address: SocketAddr,
@@ -33,7 +33,7 @@ struct Server {
 
 impl Server {
     /// `None`, with a message, if neither is installed; continuous integration requires one.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let installed = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
         let Some(program) = ["valkey-server", "redis-server"].into_iter().find(installed) else {
             assert!(std::env::var_os("CI").is_none(), "neither valkey-server nor redis-server is installed");
@@ -87,12 +87,12 @@ impl Server {
         until("the server listens", async || tokio::net::TcpStream::connect(self.address).await.is_ok()).await;
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         self.child = Self::spawn(self.program, self.address, &self.directory, self.secure);
         self.listens().await;
     }
@@ -106,7 +106,7 @@ impl Server {
     }
 
     /// The server's reply to a command.
-    async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
         let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
@@ -115,11 +115,11 @@ impl Server {
     }
 
     /// The key with this suffix.
-    async fn key(&self, end: &str) -> Option<String> {
+    pub(crate) async fn key(&self, end: &str) -> Option<String> {
         self.ask::<Vec<String>>(&["KEYS", &format!("hpc-storage-proxy:*:{end}")]).await.pop()
     }
 
-    async fn replica(&self, simulator: &Simulator, more: &[(&str, &str)]) -> Proxy {
+    pub(crate) async fn replica(&self, simulator: &Simulator, more: &[(&str, &str)]) -> Proxy {
         let url = self.url();
         start_with(simulator, &[&[("CACHE_SHARED_URL", url.as_str())], more].concat()).await
     }
@@ -545,7 +545,7 @@ async fn with_tls_the_servers_certificate_is_verified() {
     .await;
 }
 
-/// A fake server: `answer` returns the reply to each script; the scripts are counted.
+/// A fake server: `answer` returns the reply to each script about snapshots; these scripts are counted.
 async fn fake_server(
     answer: impl Fn(&[Vec<u8>], usize) -> String + Send + Sync + 'static,
 ) -> (String, Arc<AtomicUsize>) {
@@ -560,10 +560,13 @@ async fn fake_server(
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);
                 while let Some(command) = command(&mut stream).await {
-                    let reply = if command[0] == b"EVAL" {
-                        answer(&command, scripts.fetch_add(1, Ordering::Relaxed))
-                    } else {
-                        "+OK\r\n".to_owned()
+                    let reply = match command.get(3) {
+                        Some(key) if key.ends_with(b":snapshot") => {
+                            answer(&command, scripts.fetch_add(1, Ordering::Relaxed))
+                        }
+                        // No reports.
+                        Some(key) if key.ends_with(b":stamps") => "*0\r\n".to_owned(),
+                        _ => "+OK\r\n".to_owned(),
                     };
                     if stream.write_all(reply.as_bytes()).await.is_err() {
                         break;

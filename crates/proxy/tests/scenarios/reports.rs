@@ -20,7 +20,7 @@ pub(crate) fn report(ago: i64) -> Value {
     })
 }
 
-async fn put(proxy: &Proxy, path: &str, body: impl Into<String>) -> Answer {
+pub(crate) async fn put(proxy: &Proxy, path: &str, body: impl Into<String>) -> Answer {
     proxy.put_with(path, &[], body).await
 }
 
