@@ -69,6 +69,9 @@ fn describe() {
         counter!(table::TOKENS, "outcome" => outcome).absolute(0);
         counter!(table::KEYS, "outcome" => outcome).absolute(0);
     }
+    for outcome in SignIn::ALL {
+        counter!(table::SIGN_INS, "outcome" => outcome.as_str()).absolute(0);
+    }
 }
 
 /// Registers the descriptions of all metrics with the current recorder.
@@ -144,6 +147,43 @@ pub(crate) fn shared_exchange(outcome: &'static str) {
 /// Counts a snapshot taken from another replica.
 pub(crate) fn taken() {
     counter!(table::TAKEN).increment(1);
+}
+
+/// How a sign-in of an operator ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignIn {
+    Success,
+    /// Without the required roles.
+    Forbidden,
+    /// The person cancelled it, or the realm refused it.
+    Declined,
+    /// It does not belong to this browser, took too long, or was completed before.
+    Invalid,
+    /// The realm cannot be reached or has a problem.
+    Unavailable,
+    /// The realm refuses the client, or its tokens are not accepted.
+    Misconfigured,
+}
+
+impl SignIn {
+    const ALL: [Self; 6] =
+        [Self::Success, Self::Forbidden, Self::Declined, Self::Invalid, Self::Unavailable, Self::Misconfigured];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Forbidden => "forbidden",
+            Self::Declined => "declined",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
+/// Counts a sign-in of an operator.
+pub(crate) fn sign_in(outcome: SignIn) {
+    counter!(table::SIGN_INS, "outcome" => outcome.as_str()).increment(1);
 }
 
 /// Counts an event from Waldur.

@@ -25,6 +25,7 @@ use super::session::{Cookies, SIGN_IN_TIME, Session, SignInState};
 use super::{Dashboard, PREFIX, message};
 use crate::auth::{CodeFlow, GrantError, Verifier};
 use crate::config;
+use crate::metrics::{self, SignIn as Outcome};
 use program::{error_chain, lock};
 
 /// Longest path to which a sign-in returns.
@@ -164,6 +165,15 @@ fn failed(dashboard: &Dashboard, error: &GrantError, to: &str) -> Response {
     response
 }
 
+/// How a sign-in ends with this error.
+fn outcome(error: &GrantError) -> Outcome {
+    match error {
+        GrantError::Ended => Outcome::Invalid,
+        GrantError::Unavailable(_) => Outcome::Unavailable,
+        GrantError::Client(_) | GrantError::Redirect(_) | GrantError::Token(_) => Outcome::Misconfigured,
+    }
+}
+
 fn too_large(dashboard: &Dashboard) -> Response {
     error!(
         "the realm's refresh token does not fit into a cookie of 4096 bytes; remove protocol mappers from the client dashboard.client_id"
@@ -220,7 +230,10 @@ pub(super) async fn login(
     }
     let (url, state, attempt) = match sign_in.flow.begin().await {
         Ok(begun) => begun,
-        Err(error) => return failed(&dashboard, &error, &to),
+        Err(error) => {
+            metrics::sign_in(outcome(&error));
+            return failed(&dashboard, &error, &to);
+        }
     };
     let room = sign_in.cookies.make_room(&headers);
     let began = SignInState { attempt, to, began: sign_in.flow.now() };
@@ -255,20 +268,24 @@ pub(super) async fn callback(
             return see_other(&dashboard.path(&home));
         }
         info!("a sign-in was refused: this browser did not begin it, or has completed it");
+        metrics::sign_in(Outcome::Invalid);
         let text = "This browser did not begin this sign-in, or it took too long, or cookies are blocked.";
         return retry(&dashboard, StatusCode::BAD_REQUEST, "Sign-in failed", text, &home);
     };
     let used = sign_in.cookies.remove_sign_in(state);
-    let refuse =
-        |status, text: &str| with_cookies(retry(&dashboard, status, "Sign-in failed", text, &to), [used.clone()]);
+    let refuse = |outcome, status, text: &str| {
+        metrics::sign_in(outcome);
+        with_cookies(retry(&dashboard, status, "Sign-in failed", text, &to), [used.clone()])
+    };
     let age = sign_in.flow.now().saturating_sub(began);
     if !(0..=SIGN_IN_TIME).contains(&age) {
-        return refuse(StatusCode::BAD_REQUEST, "The sign-in took longer than ten minutes.");
+        return refuse(Outcome::Invalid, StatusCode::BAD_REQUEST, "The sign-in took longer than ten minutes.");
     }
     // Another realm may have been mixed in (RFC 9207).
     if parameter("iss").is_some_and(|issuer| Some(issuer) != sign_in.flow.issuer()) {
         warn!("a sign-in was refused: its answer is from another issuer");
         return refuse(
+            Outcome::Invalid,
             StatusCode::BAD_REQUEST,
             "The answer is from another identity provider than the configured one.",
         );
@@ -277,13 +294,18 @@ pub(super) async fn callback(
         let code: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(64).collect();
         warn!(code, "a sign-in failed at the realm");
         return match code.as_str() {
-            "access_denied" => {
-                refuse(StatusCode::FORBIDDEN, "The sign-in was cancelled, or the identity provider refused it.")
-            }
-            "temporarily_unavailable" | "server_error" => {
-                refuse(StatusCode::BAD_GATEWAY, "The identity provider has a problem. Try again in a minute.")
-            }
+            "access_denied" => refuse(
+                Outcome::Declined,
+                StatusCode::FORBIDDEN,
+                "The sign-in was cancelled, or the identity provider refused it.",
+            ),
+            "temporarily_unavailable" | "server_error" => refuse(
+                Outcome::Unavailable,
+                StatusCode::BAD_GATEWAY,
+                "The identity provider has a problem. Try again in a minute.",
+            ),
             _ => refuse(
+                Outcome::Misconfigured,
                 StatusCode::BAD_GATEWAY,
                 &format!(
                     "The identity provider answered with the error {code:?}. Report it to the administrators if it happens again."
@@ -292,17 +314,22 @@ pub(super) async fn callback(
         };
     }
     let Some(code) = parameter("code").filter(|code| !code.is_empty()) else {
-        return refuse(StatusCode::BAD_REQUEST, "The answer of the identity provider is incomplete.");
+        return refuse(Outcome::Invalid, StatusCode::BAD_REQUEST, "The answer of the identity provider is incomplete.");
     };
     let session = match sign_in.flow.finish(code, attempt).await {
         Ok(grant) => Session::from(grant),
-        Err(error) => return with_cookies(failed(&dashboard, &error, &to), [used]),
+        Err(error) => {
+            metrics::sign_in(outcome(&error));
+            return with_cookies(failed(&dashboard, &error, &to), [used]);
+        }
     };
     let missing = (!session.missing.is_empty()).then(|| session.missing.join(", "));
     info!(caller = session.username, missing, "an operator signed in");
     let Some(cookie) = sign_in.cookies.set_session(&session) else {
+        metrics::sign_in(Outcome::Misconfigured);
         return with_cookies(too_large(&dashboard), [used]);
     };
+    metrics::sign_in(if session.missing.is_empty() { Outcome::Success } else { Outcome::Forbidden });
     with_cookies(see_other(&dashboard.path(&to)), [used, cookie])
 }
 

@@ -64,6 +64,7 @@ pub(crate) const BREAKER: &str = "hpc_storage_proxy_upstream_breaker";
 pub(crate) const SHARED_UP: &str = "hpc_storage_proxy_shared_cache_up";
 pub(crate) const SHARED_EXCHANGES: &str = "hpc_storage_proxy_shared_cache_exchanges_total";
 pub(crate) const TAKEN: &str = "hpc_storage_proxy_readings_taken_total";
+pub(crate) const SIGN_INS: &str = "hpc_storage_proxy_sign_ins_total";
 pub(crate) const LOST_LINES: &str = "hpc_storage_proxy_log_lines_lost_total";
 pub(crate) const READINGS: &str = "hpc_storage_proxy_readings_total";
 pub(crate) const MISSED: &str = "hpc_storage_proxy_missed_changes_total";
@@ -270,6 +271,15 @@ pub const TABLE: &[Metric] = &[
         Unit::Count,
         &["provisioner"],
         "1 if a provisioner has not sent the next report within the time that its last one gave, else 0.",
+    ),
+    row(
+        SIGN_INS,
+        Kind::Counter,
+        Unit::Count,
+        &["outcome"],
+        "Sign-ins of operators to the dashboard. `outcome` is `success`, `forbidden` (without the required roles), `declined` (cancelled, \
+         or refused by the realm), `invalid` (another browser began it, it took too long, or was completed before), `unavailable` (the realm cannot be reached \
+         or has a problem), or `misconfigured` (the realm refuses the client, or its tokens are not accepted).",
     ),
     row(
         LOST_LINES,

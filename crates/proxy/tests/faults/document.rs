@@ -49,6 +49,28 @@ after it is back. The scenarios `replicas` and `shared_reports` test this with a
 | the server loses its data | whole | the replicas publish what they have |
 | forged, swapped or oversized values | whole; they count as absent | removed, with a log entry; the replicas publish theirs again |
 | the clock of a replica is wrong by more than five minutes | whole | the other replicas ignore reports from the future; each logs it once |
+
+## Sign-in of operators
+
+The faults of the realm's token endpoint when a browser returns with a code. The page never shows details; the log has them in `an operator cannot sign in`. Nothing is sent again,
+because a code is valid only once: \"Sign in again\" begins a new sign-in. `hpc_storage_proxy_sign_ins_total` counts the outcomes. The scenario `sign_in` tests this over TLS.
+
+| fault | status | page | log | outcome |
+|---|---|---|---|---|
+| connection refused, untrusted certificate | 502 | The identity provider cannot be reached. Try again in a minute. | cannot connect | `unavailable` |
+| connection closed or reset | 502 | the same | the connection ended before the answer was complete | `unavailable` |
+| no answer, or one byte per second | 502 after 5 s | the same | no complete answer in time | `unavailable` |
+| 429, 500, 502, 503 | 502 | the same | it answered 429, … | `unavailable` |
+| other statuses, not JSON, JSON of another type | 502 | the same | invalid answer | `unavailable` |
+| endless body | 502 | the same | larger than | `unavailable` |
+| redirect to another host | 502 | the same; the code is not sent there | it redirects to | `unavailable` |
+| an answer within 5 s | 303 | the page that was requested | an operator signed in | `success` |
+| `invalid_grant` | 400 | The realm does not accept this sign-in: it was completed before, or it took too long. | the realm does not accept its code | `invalid` |
+| `invalid_client`, `unauthorized_client` and others | 502 | The identity provider and this service do not understand each other. | check dashboard.client_id | `misconfigured` |
+| tokens that are not accepted | 502 | the same | the claim that is wrong | `misconfigured` |
+
+These pages have `Retry-After: 60` with 502, and a link that signs in again. While a session is refreshed, the same faults give the same pages, and the session stays
+valid: a reload of the page tries again. Sessions whose access token has not expired need no answer from the realm. Without the realm's keys nobody can begin to sign in (502, `unavailable`).
 ";
 
 #[test]

@@ -6,6 +6,8 @@ mod caching;
 mod callers;
 mod changes;
 mod contract;
+#[path = "../faults/gate.rs"]
+mod gate;
 mod golden;
 mod health;
 mod identities;

@@ -1,15 +1,18 @@
 //! Sign-in of operators to the dashboard, at the simulated realm.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::header::{HeaderMap, LOCATION, SET_COOKIE};
 use reqwest::redirect::Policy;
 use serde_json::json;
 use simulator::{Algorithm, Client, Fault, Signing, Simulator, TokenSpec, User, World};
+use tempfile::TempDir;
 use url::Url;
 
+use crate::gate::{Certificates, Gate, Manner};
 use crate::support::{Proxy, demo_with, start_with, until};
 
 /// The URL under which browsers reach all replicas.
@@ -44,7 +47,9 @@ struct Page {
 impl Browser {
     fn new() -> Self {
         proxy::transport::install_tls_provider();
-        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        let builder = reqwest::Client::builder().no_proxy().redirect(Policy::none());
+        // The proxy has to verify certificates, not the browser.
+        let http = builder.tls_danger_accept_invalid_certs(true).build().unwrap();
         Self { http, cookies: Mutex::default() }
     }
 
@@ -550,6 +555,102 @@ async fn a_realm_that_is_away_does_not_end_sessions() {
     Browser::new().open(&cold, "/ui/").await.assert_says(502, "The identity provider cannot be reached");
     simulator.restart().unwrap();
     until("the breaker closes", async || browser.get(&proxy, "/ui/").await.status == 200).await;
+}
+
+/// The number of sign-ins with this outcome.
+async fn counted(proxy: &Proxy, outcome: &str) -> usize {
+    let start = format!("hpc_storage_proxy_sign_ins_total{{outcome=\"{outcome}\"}} ");
+    let metrics = proxy.get("/metrics").await.text;
+    metrics.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
+}
+
+/// `docs/faults.md` lists these faults.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_fails_is_a_page_and_the_next_sign_in_works() {
+    let (certificates, directory) = (Arc::new(Certificates::new()), TempDir::new().unwrap());
+    let simulator = Simulator::start(World::empty()).await;
+    let gate = Gate::start(simulator.address(), &certificates).await;
+    let (realm, trusted) = (format!("https://{}", gate.address()), directory.path().join("ca.pem"));
+    certificates.write(&trusted);
+    simulator.realm().set_base(&realm);
+    let realm = format!("{realm}/auth/");
+    let more = [("CSCS_KEYCLOAK_URL", realm.as_str()), ("SSL_CERT_FILE", trusted.to_str().unwrap())];
+    let proxy = start_with(&simulator, &[&SETTINGS[..], &more].concat()).await;
+    let in_time = "no complete answer in time";
+    let ended = "the connection ended before the answer was complete";
+    let (mut unavailable, mut successes) = (0, 0);
+    for (manner, fault, reason) in [
+        (Manner::Shut, None, "cannot connect"),
+        (Manner::Untrusted, None, "cannot connect"),
+        (Manner::Open, Some(Fault::Silence), in_time),
+        (Manner::Open, Some(Fault::Dribble { millis: 1000 }), in_time),
+        (Manner::Open, Some(Fault::CutOff { after: 5 }), ended),
+        (Manner::Open, Some(Fault::Reset), ended),
+        (Manner::Open, Some(Fault::status(500)), "it answered 500"),
+        (Manner::Open, Some(Fault::status(502)), "it answered 502"),
+        (Manner::Open, Some(Fault::status(503)), "it answered 503"),
+        (Manner::Open, Some(Fault::retry_after(429, 1)), "it answered 429"),
+        (Manner::Open, Some(Fault::status(403)), "invalid answer"),
+        (Manner::Open, Some(Fault::not_json()), "invalid answer"),
+        (Manner::Open, Some(Fault::wrong_type()), "invalid answer"),
+        (Manner::Open, Some(Fault::EndlessBody), "larger than"),
+        (Manner::Open, Some(Fault::redirect("https://evil.example.org/")), "it redirects to"),
+    ] {
+        let browser = Browser::new();
+        let callback = browser.until_callback(&proxy, "/ui/").await;
+        gate.set(manner).await;
+        if let Some(fault) = fault {
+            simulator.set_fault(TOKEN, fault);
+        }
+        let page = browser.follow(&proxy, &callback).await;
+        page.assert_says(502, "The identity provider cannot be reached. Try again in a minute.");
+        assert!(page.text.contains("Sign in again"), "{}", page.text);
+        assert_eq!(page.headers["retry-after"], "60");
+        assert_eq!(browser.names(), Vec::<String>::new());
+        assert!(failure(&proxy).contains(reason), "{reason}: {}", failure(&proxy));
+        unavailable += 1;
+        simulator.clear_faults();
+        gate.set(Manner::Open).await;
+        until("the next sign-in works", async || {
+            let works = browser.open(&proxy, "/ui/").await.status == 200;
+            *(if works { &mut successes } else { &mut unavailable }) += 1;
+            works
+        })
+        .await;
+    }
+    assert_eq!(counted(&proxy, "unavailable").await, unavailable);
+    // A slow answer is no failure.
+    simulator.set_fault(TOKEN, Fault::delay(Duration::from_secs(1)));
+    Browser::new().open(&proxy, "/ui/").await.assert_says(200, "operator");
+    assert_eq!(counted(&proxy, "success").await, successes + 1);
+    let log = proxy.log();
+    for secret in [SECRET, "simulated fault", "maintenance", "eyJ"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_ins_are_counted_by_outcome() {
+    let (simulator, proxy) = site().await;
+    let outcomes = ["success", "forbidden", "declined", "invalid", "unavailable", "misconfigured"];
+    for outcome in outcomes {
+        assert_eq!(counted(&proxy, outcome).await, 0, "{outcome}");
+    }
+    signed_in(&proxy).await;
+    let callback = Browser::new().until_callback(&proxy, "/ui/").await;
+    Browser::new().follow(&proxy, &callback).await.assert_says(400, "did not begin");
+    simulator.realm().sign_in_as(None);
+    Browser::new().open(&proxy, "/ui/").await.assert_says(403, "cancelled");
+    simulator.realm().register_user(User::new("visitor", &[]));
+    simulator.realm().sign_in_as(Some("visitor"));
+    Browser::new().open(&proxy, "/ui/").await.assert_says(403, "You lack a role");
+    simulator.set_fault_times(TOKEN, Fault::status(500), 1);
+    Browser::new().open(&proxy, "/ui/").await.assert_says(502, "cannot be reached");
+    simulator.realm().register(Client::new("storage-dashboard", "changed-0123456789").redirect_uri("https*"));
+    Browser::new().open(&proxy, "/ui/").await.assert_says(502, "do not understand each other");
+    for outcome in outcomes {
+        assert_eq!(counted(&proxy, outcome).await, 1, "{outcome}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
