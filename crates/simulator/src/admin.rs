@@ -1,4 +1,4 @@
-//! The endpoints below `/_simulator/`: faults, requests, costs, orders, changes, the world and keys, for use from a shell.
+//! The endpoints below `/_simulator/`: faults, requests, costs, orders, changes, the world, sessions and keys, for use from a shell.
 
 use std::collections::HashMap;
 
@@ -114,6 +114,10 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
             let world = shared.read();
             Reply::json(StatusCode::OK, &summary(&world, &shared.projects(&world)))
         }
+        (&Method::DELETE, "/_simulator/sessions") => {
+            shared.realm.end_sessions();
+            Reply::empty(StatusCode::NO_CONTENT)
+        }
         (&Method::POST, "/_simulator/rotate-keys") => {
             let keep = call.last("keep") == Some("true");
             match shared.realm.rotate(keep) {
@@ -123,7 +127,7 @@ pub(crate) fn answer(shared: &ServiceState, call: &Call) -> Reply {
         }
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET|POST|DELETE faults, GET|DELETE requests, GET|DELETE costs, POST orders, POST changes, GET world, POST rotate-keys[?keep=true]",
+            "GET|POST|DELETE faults, GET|DELETE requests, GET|DELETE costs, POST orders, POST changes, GET world, DELETE sessions, POST rotate-keys[?keep=true]",
         ),
     }
 }

@@ -25,6 +25,7 @@ While it runs, from another shell:
     "limits": {"storage": 50}}'
   curl $S/changes -d '{"change": "gid", "project": "mch-p1", "gid": 30999}'
   curl $S/world
+  curl $S/sessions -X DELETE
   curl -X POST "$S/rotate-keys?keep=true"
 
 Costs: requests, bytes and rows of Waldur's answers, with modelled SQL queries and
@@ -128,7 +129,7 @@ fn introduce(simulator: &Simulator) {
     println!("Keycloak       {}   realm {}", simulator.keycloak_url(), simulator::REALM);
     println!("Token endpoint {}", simulator.token_url());
     println!(
-        "For a shell    {}/_simulator/   (faults, requests, costs, orders, changes, world, rotate-keys)",
+        "For a shell    {}/_simulator/   (faults, requests, costs, orders, changes, world, sessions, rotate-keys)",
         simulator.base_url()
     );
     println!();

@@ -134,6 +134,10 @@ async fn sessions_are_refreshed_and_end() {
     let out = [("refresh_token", tokens["refresh_token"].as_str().unwrap())];
     assert_eq!(site.post("/logout", &out).await.0, 204);
     assert_eq!((site.refresh(&tokens).await.0, realm.sessions()), (400, 0));
+    signed_in().await;
+    let sessions = format!("{}/_simulator/sessions", site.simulator.base_url());
+    assert_eq!(site.http.delete(sessions).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert_eq!(realm.sessions(), 0);
     let tokens = signed_in().await;
     realm.register_user(User { enabled: false, ..User::new("operator", &[]) });
     assert_eq!(site.refresh(&tokens).await.1["error_description"], "User disabled");
