@@ -270,19 +270,26 @@ pub(super) struct Paging {
     pub(super) page: usize,
     pub(super) pages: usize,
     pub(super) total: usize,
+    /// Rows on a page.
+    size: usize,
 }
 
 impl Paging {
     /// The page nearest to the requested one.
     pub(super) fn new(total: usize, page: usize) -> Self {
-        let pages = total.div_ceil(PAGE_SIZE).max(1);
-        Self { page: page.clamp(1, pages), pages, total }
+        Self::sized(total, page, PAGE_SIZE)
+    }
+
+    /// The same with another number of rows on a page.
+    pub(super) fn sized(total: usize, page: usize, size: usize) -> Self {
+        let pages = total.div_ceil(size).max(1);
+        Self { page: page.clamp(1, pages), pages, total, size }
     }
 
     /// The rows of the page.
     pub(super) fn of<'a, T>(&self, rows: &'a [T]) -> &'a [T] {
-        let start = ((self.page - 1) * PAGE_SIZE).min(rows.len());
-        &rows[start..rows.len().min(start + PAGE_SIZE)]
+        let start = ((self.page - 1) * self.size).min(rows.len());
+        &rows[start..rows.len().min(start + self.size)]
     }
 }
 

@@ -8,6 +8,8 @@ pub(super) mod resources;
 mod tests;
 pub(super) mod trash;
 
+use std::borrow::Cow;
+
 use maud::{Markup, html};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -89,11 +91,12 @@ fn turn(turn: Turn) -> Markup {
 const MAX_REASON: usize = 180;
 
 fn short_reason(conclusion: &Conclusion) -> Markup {
-    let text: &str = &conclusion.why;
-    match text.char_indices().nth(MAX_REASON) {
-        None => prose(text),
-        Some((end, _)) => prose(&format!("{}…", &text[..end])),
-    }
+    prose(&shortened(&conclusion.why, MAX_REASON))
+}
+
+/// The text, or its beginning of this many characters.
+fn shortened(text: &str, length: usize) -> Cow<'_, str> {
+    text.char_indices().nth(length).map_or(Cow::Borrowed(text), |(end, _)| Cow::Owned(format!("{}…", &text[..end])))
 }
 
 /// A table that can be scrolled by keyboard if it is wider than the window. Its caption is only heard: the heading above is seen.
@@ -112,7 +115,7 @@ fn captioned(id: &str, caption: &Markup, content: &Markup) -> Markup {
 
 /// Links to the other pages of a list. `link` makes the URL of a page.
 fn pager(label: &str, paging: Paging, link: impl Fn(usize) -> String) -> Markup {
-    let Paging { page, pages, total } = paging;
+    let Paging { page, pages, total, .. } = paging;
     html! {
         @if pages > 1 {
             nav.pager aria-label=(label) {

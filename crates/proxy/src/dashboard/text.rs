@@ -17,14 +17,15 @@ pub(super) fn isolated(text: &str) -> Markup {
 
 /// Prose from outside, in which parts between backticks are code.
 pub(super) fn prose(text: &str) -> Markup {
+    let is_blank = text.trim().is_empty();
     let mut parts: Vec<_> = text.split('`').collect();
     if parts.len().is_multiple_of(2) {
         parts = vec![text];
     }
     html! {
         bdi {
-            @for (position, part) in parts.into_iter().enumerate() {
-                @if position % 2 == 1 { code { (visible(part)) } } @else { (visible(part)) }
+            @for (position, text) in parts.into_iter().enumerate() {
+                @if position % 2 == 1 { code { (part(text, is_blank)) } } @else { (part(text, is_blank)) }
             }
         }
     }
@@ -50,17 +51,27 @@ pub(super) fn dash() -> Markup {
     html! { span.muted { "–" } }
 }
 
-/// Replaces characters that are invisible or change the order of others.
+/// Most marks on one letter: more of them would cover other lines.
+const MAX_MARKS: usize = 4;
+
+/// Replaces characters that are invisible, change the order of others, or cover them. A text of white space only is invisible.
 pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_invisible) {
+    part(text, text.trim().is_empty())
+}
+
+/// A part of a text, which is all white space or not.
+fn part(text: &str, is_blank: bool) -> Cow<'_, str> {
+    if !is_blank && !text.contains(|letter| is_invisible(letter) || is_mark(letter)) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
+    let mut marks = 0;
     for letter in text.chars() {
+        marks = if is_mark(letter) { marks + 1 } else { 0 };
         match letter {
             '\0'..='\u{1f}' => shown.extend(char::from_u32(u32::from(letter) + 0x2400)),
             '\u{7f}' => shown.push('␡'),
-            _ if is_invisible(letter) => {
+            _ if is_blank || marks > MAX_MARKS || is_invisible(letter) => {
                 // Writing into a text cannot fail.
                 let _ = write!(shown, "[U+{:04X}]", u32::from(letter));
             }
@@ -77,6 +88,15 @@ fn is_invisible(letter: char) -> bool {
             '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
         )
+}
+
+/// Marks of any letter, which stack.
+fn is_mark(letter: char) -> bool {
+    matches!(
+        letter,
+        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}'
+            | '\u{fe20}'..='\u{fe2f}'
+    )
 }
 
 /// A time relative to now, with the absolute one beside it.
@@ -253,6 +273,10 @@ mod tests {
             ("\u{202e}gpj.exe", "<bdi>[U+202E]gpj.exe</bdi>"),
             ("a\u{200b}b\u{2069}c\u{85}\u{7f}", "<bdi>a[U+200B]b[U+2069]c[U+0085]␡</bdi>"),
             ("Zürich 東京 שלום", "<bdi>Zürich 東京 שלום</bdi>"),
+            ("u\u{308}o\u{301}", "<bdi>u\u{308}o\u{301}</bdi>"),
+            ("Z\u{301}\u{301}\u{301}\u{301}\u{301}\u{301}", "<bdi>Z\u{301}\u{301}\u{301}\u{301}[U+0301][U+0301]</bdi>"),
+            (" \u{3000}", "<bdi>[U+0020][U+3000]</bdi>"),
+            ("", "<bdi></bdi>"),
         ] {
             assert_eq!(isolated(text).into_string(), shown, "{text:?}");
         }
@@ -264,6 +288,7 @@ mod tests {
             prose("run `adopt <x>`, then wait").into_string(),
             "<bdi>run <code>adopt &lt;x&gt;</code>, then wait</bdi>"
         );
+        assert_eq!(prose("`a` `b`").into_string(), "<bdi><code>a</code> <code>b</code></bdi>");
         assert_eq!(prose("a ` alone").into_string(), "<bdi>a ` alone</bdi>");
         assert_eq!(path("/a/b<c").into_string(), "<bdi>/a/<wbr>b&lt;c</bdi>");
     }

@@ -121,6 +121,6 @@ fn pages_stay_within_the_list() {
         let paging = Paging::new(rows.len(), page);
         assert_eq!((paging.page, paging.pages, paging.of(&rows)[0]), (shown, 3, first));
     }
-    assert_eq!(Paging::new(0, 5), Paging { page: 1, pages: 1, total: 0 });
+    assert_eq!(Paging::new(0, 5), Paging { page: 1, pages: 1, total: 0, size: PAGE_SIZE });
     assert_eq!(Query::parse("page=x").page, 1);
 }

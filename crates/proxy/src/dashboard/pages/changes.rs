@@ -9,7 +9,7 @@ use super::super::filter::Paging;
 use super::super::layout::Place;
 use super::super::story::{Row, Story};
 use super::super::text::{count, dash, isolated, or_dash, plural, prose, when_or_dash};
-use super::{View, pager, select, table, titled_table};
+use super::{View, pager, select, shortened, table, titled_table};
 
 /// What becomes of a difference between storage and document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -198,6 +198,9 @@ fn summary(view: &View<'_>, all: &[Entry<'_>]) -> Markup {
 
 /// Maximum number of changes that are shown for one resource; its page shows all.
 const MAX_CHANGES: usize = 6;
+/// Maximum number of characters of a value, and of a reason; the page of the resource shows all.
+const MAX_VALUE: usize = 80;
+const MAX_REASON: usize = 300;
 
 fn list(view: &View<'_>, entries: &[&Entry<'_>]) -> Markup {
     let groups = entries.chunk_by(|one, other| (one.fate, &one.row.system) == (other.fate, &other.row.system));
@@ -228,6 +231,7 @@ fn list(view: &View<'_>, entries: &[&Entry<'_>]) -> Markup {
 
 fn line(view: &View<'_>, entry: &Entry<'_>) -> Markup {
     let Entry { row, action, why, changes, since, .. } = *entry;
+    let value = |text| shortened(text, MAX_VALUE);
     html! {
         tr {
             th scope="row" data-label="Resource" {
@@ -240,15 +244,15 @@ fn line(view: &View<'_>, entry: &Entry<'_>) -> Markup {
                     ul.diff {
                         @for change in changes.iter().take(MAX_CHANGES) {
                             li {
-                                span.what { (isolated(&change.what)) ": " }
-                                del { (or_dash(&change.old)) } span.muted { " → " } ins { (or_dash(&change.new)) }
+                                span.what { (isolated(&value(&change.what))) ": " }
+                                del { (or_dash(&value(&change.old))) } span.muted { " → " } ins { (or_dash(&value(&change.new))) }
                             }
                         }
                         @if changes.len() > MAX_CHANGES { li.muted { "and " (changes.len() - MAX_CHANGES) " more" } }
                     }
                 }
             }
-            td.why data-label="Why" { (prose(&why.chars().take(300).collect::<String>())) }
+            td.why data-label="Why" { (prose(&shortened(why, MAX_REASON))) }
             td data-label="Since" { (when_or_dash(since, view.now)) }
         }
     }

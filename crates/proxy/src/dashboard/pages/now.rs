@@ -58,6 +58,8 @@ fn lead(view: &View<'_>, waiting: &[&Row]) -> Markup {
         p.lead {
             @if view.read_at.is_none() && all == 0 {
                 "Waldur has not been read yet, so nothing is known about its resources."
+            } @else if all == 0 {
+                "There are no resources on these storage systems."
             } @else if stuck.is_empty() && waiting.is_empty() {
                 "Nothing waits: nobody has to act on any of " (plural(all, "resource", "resources")) "."
             } @else if stuck.is_empty() {

@@ -413,7 +413,7 @@ fn pages_stay_small_at_ten_thousand_resources() {
         .collect();
     let resources = (0..count).map(|number| {
         let mut it = reported(number);
-        it.usage = Some(Amount { bytes: 10 * GIB, inodes: 10_000 });
+        it.usage = Some(Amount { bytes: 10 * GIB - GIB / 3, inodes: 9_500 });
         let kind = if number % 2 == 0 { HoldKind::Asks } else { HoldKind::Drift };
         it.hold = Some(report::Hold {
             reason: "quota, mode and owner differ from the document; `drift.heal` corrects it, and this reason is longer than most".into(),
@@ -429,17 +429,22 @@ fn pages_stay_small_at_ten_thousand_resources() {
             system: "capstor".into(),
             since: ago(5),
             expires: Some(ago(-5)),
-            usage: Some(Amount { bytes: 1, inodes: 1 }),
+            usage: Some(Amount { bytes: GIB / 3, inodes: 1 }),
         })
         .collect();
-    let story = story(&records, vec![alpha]);
+    let usage = (0..count).map(|number| (id(number), Amount { bytes: 9 * GIB, inodes: 9_000 })).collect();
+    alpha.samples = vec![Arc::new(Sample { at: ago(2), usage })];
+    let mut story = story(&records, vec![alpha]);
+    for (number, row) in story.rows.iter_mut().enumerate() {
+        row.customer = format!("A customer with a usual name, {}", number / 5);
+    }
     let view = view(&story);
     let pages = [
         ("now", now::page(&view, &health::of_story(&story, now()))),
         ("resources", resources::page(&view, &filter::Query::parse("page=50"))),
         ("tree", resources::page(&view, &filter::Query::parse("view=tree&page=50"))),
         ("changes", changes::page(&view, &changes::Query::parse("page=50"))),
-        ("trash", trash::page(&view, trash::Query::parse("trash=50&full=50"))),
+        ("trash", trash::page(&view, trash::Query::parse("trash=50&full=50&totals=20"))),
     ];
     for (name, page) in pages {
         let size = page.into_string().len();

@@ -15,6 +15,8 @@ use super::{View, pager, table, titled_table};
 
 /// Resources that are full within this time are shown.
 const SOON: Duration = Duration::days(30);
+/// Rows of each list on a page: there are three lists.
+const ROWS: usize = 50;
 
 /// The pages of the three lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +53,9 @@ pub(in super::super) fn page(view: &View<'_>, query: Query) -> Markup {
     let totals = totals(story);
     let link = |query: Query| format!("{}{}", view.link(Place::Trash.path()), query.to_url());
     let (trash_pages, full_pages, totals_pages) = (
-        Paging::new(story.trash.len(), query.trash),
-        Paging::new(full.len(), query.full),
-        Paging::new(totals.len(), query.totals),
+        Paging::sized(story.trash.len(), query.trash, ROWS),
+        Paging::sized(full.len(), query.full, ROWS),
+        Paging::sized(totals.len(), query.totals, ROWS),
     );
     let content = html! {
         h1 { "Trash and usage" }
