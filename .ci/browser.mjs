@@ -72,7 +72,7 @@ async function open(page, url, status = 200) {
 const text = async (page, selector) => (await page.locator(selector).innerText()).replace(/\s+/g, " ").trim();
 const json = async (page, url) => (await page.request.get(url.replace(/\/ui\/resources(\?|$)/, "/ui/resources.json$1"))).json();
 const ids = (page) => page.locator("tbody th a.path").evaluateAll((links) => links.map((link) => link.pathname.split("/").at(-1)));
-const sorted = (values) => values.toSorted((one, other) => (one < other ? -1 : Number(one > other)));
+const sorted = (values) => [...values].sort((one, other) => (one < other ? -1 : Number(one > other)));
 
 async function screenshot(page, name) {
   await page.screenshot({ path: `${site.screenshots}/${name}.png`, fullPage: true });
@@ -150,17 +150,10 @@ async function forEach(values, action) {
 
 // Checks
 
-/** Signs in at `url` with `fill`, which completes the form of the realm. */
-export async function signIn(page, url, fill) {
-  await page.goto(url);
-  await fill?.(page);
-  await page.waitForURL(url);
-  await page.locator("h1").waitFor();
-}
-
 async function sign_in_and_out() {
   await visit({}, async (page, context) => {
-    await signIn(page, `${site.filled}/ui/resources?q=a%20b`);
+    await open(page, `${site.filled}/ui/resources?q=a%20b`);
+    assert.equal(page.url(), `${site.filled}/ui/resources?q=a%20b`);
     assert.equal(await page.locator("#f-q").inputValue(), "a b");
     assert.match(await text(page, "form.user"), /operator/);
     const session = (await context.cookies()).filter((cookie) => cookie.name.includes("hpc-storage"));
