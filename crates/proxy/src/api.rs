@@ -101,8 +101,7 @@ impl Service {
         metrics::start();
         let source = Source::new(settings)?;
         let shared = SharedCache::new(settings)?;
-        let shared_reports = shared.as_ref().map(|cache| SharedReports::new(settings, cache)).transpose();
-        let shared_reports = shared_reports.map_err(|_| shared_cache::SetupError::Key)?.map(Arc::new);
+        let shared_reports = SharedReports::new(settings)?.map(Arc::new);
         // Less than a request's timeout, so that an older snapshot can be served instead.
         let patience = settings.server.request_timeout.mul_f64(0.9);
         let store = Store::new(source, shared, settings.cache, patience, clock.clone());

@@ -19,19 +19,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use redis::Cmd;
-use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
-use url::Url;
 use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::hpc_user::{Export, GID_MAX_AGE};
 use crate::reading::Reading;
 use crate::snapshot::Snapshot;
-use crate::upstream::public_part;
 use seal::Seal;
 pub(crate) use seal::{derive, pack, unpack};
 pub(crate) use server::Server;
@@ -62,7 +59,7 @@ const BODY: &str = "body";
 const IDENTITIES: &str = "identities";
 
 pub struct SharedCache {
-    server: Arc<Server>,
+    server: Server,
     seal: Arc<Seal>,
     /// The hash with the publication, and the lease.
     keys: [String; 2],
@@ -97,24 +94,17 @@ impl SharedCache {
     ///
     /// None for validated settings.
     pub fn new(settings: &Settings) -> Result<Option<Arc<Self>>, SetupError> {
-        let Some(url) = &settings.shared_cache else { return Ok(None) };
-        let url = url.expose_secret();
-        let address = public_part(&Url::parse(url).map_err(|_| SetupError::Url)?);
+        let Some(server) = Server::new(settings, "readings")? else { return Ok(None) };
         let seal = Seal::new(settings).map_err(|_| SetupError::Key)?;
         let keys = keys(&seal.namespace, ["snapshot", "lease"]);
         Ok(Some(Arc::new(Self {
-            server: Arc::new(Server::new(url, address).map_err(|_| SetupError::Url)?),
+            server,
             seal: Arc::new(seal),
             keys,
             kept: settings.cache.max_stale.max(GID_MAX_AGE),
             patience: PATIENCE.min(settings.server.request_timeout / 4),
             own: Uuid::new_v4(),
         })))
-    }
-
-    /// The connection to the server, for other values to share.
-    pub(crate) fn server(&self) -> &Arc<Server> {
-        &self.server
     }
 
     /// Tests the server without changing anything there; returns its address without credentials.

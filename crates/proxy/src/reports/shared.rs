@@ -19,7 +19,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::error::Unspecified;
 use provisioner_report::{MAX_BYTES, Report};
 use redis::Cmd;
 use tokio::task::spawn_blocking;
@@ -30,14 +29,14 @@ use self::item::{Item, Stamp, merge_samples, pack_samples, unpack_samples};
 use super::{Entry, FORGOTTEN_AFTER, MAX_AHEAD, MAX_PROVISIONERS, Received, Rejected, Reports, Sample, keep};
 use crate::config::Settings;
 use crate::seal::Seal;
-use crate::shared_cache::{MAX_VALUE, Server, SharedCache, TIMEOUT, TRANSFER_TIMEOUT};
+use crate::shared_cache::{MAX_VALUE, Server, SetupError, TIMEOUT, TRANSFER_TIMEOUT};
 use crate::shared_cache::{derive, keys, millis, script, unpack};
 
 /// Version of the stored data. Replicas with different ones share nothing.
 const FORMAT: u32 = 1;
 /// Interval between polls.
 const POLL: Duration = Duration::from_secs(5);
-/// Pause after a large value could not be transferred, so that it does not delay readings again at once.
+/// Pause after a large value could not be transferred, so that it does not load the server again at once.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(30);
 /// Number of fields from which all of them are removed: only others can have written so many.
 const MAX_FIELDS: usize = 8 * MAX_PROVISIONERS;
@@ -46,7 +45,8 @@ const MAX_NAME: usize = 80;
 
 /// The reports on the server.
 pub(crate) struct SharedReports {
-    server: Arc<Server>,
+    /// A connection of its own, because large reports would delay readings.
+    server: Server,
     seal: Arc<Seal>,
     /// The hashes with the stamps and with the values.
     keys: [String; 2],
@@ -90,15 +90,16 @@ enum Outcome {
 }
 
 impl SharedReports {
-    /// Sends nothing yet.
+    /// The reports on the server of the settings, if configured. Sends nothing yet.
     ///
     /// # Errors
     ///
-    /// None in practice.
-    pub(crate) fn new(settings: &Settings, cache: &SharedCache) -> Result<Self, Unspecified> {
-        let (seal, namespace) = derive(settings, &format!("reports {FORMAT} {}", settings.waldur_api.api_url))?;
-        let keys = keys(&namespace, ["stamps", "reports"]);
-        Ok(Self { server: Arc::clone(cache.server()), seal: Arc::new(seal), keys })
+    /// None for validated settings.
+    pub(crate) fn new(settings: &Settings) -> Result<Option<Self>, SetupError> {
+        let Some(server) = Server::new(settings, "reports")? else { return Ok(None) };
+        let context = format!("reports {FORMAT} {}", settings.waldur_api.api_url);
+        let (seal, namespace) = derive(settings, &context).map_err(|_| SetupError::Key)?;
+        Ok(Some(Self { server, seal: Arc::new(seal), keys: keys(&namespace, ["stamps", "reports"]) }))
     }
 
     /// Shares the reports. Never resolves.

@@ -7,11 +7,16 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, RedisResult};
+use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
+use url::Url;
 
+use super::SetupError;
+use crate::config::Settings;
 use crate::metrics;
+use crate::upstream::public_part;
 use program::lock;
 
 /// Pause after a failure, and timeout for connecting. Commands wait less, but the next one finds the connection.
@@ -30,6 +35,8 @@ pub struct Unavailable(String);
 #[derive(Debug)]
 pub(crate) struct Server {
     client: Client,
+    /// What replicas share through this connection, for the log.
+    shared: &'static str,
     /// Address without credentials.
     pub(super) address: String,
     state: Arc<Mutex<State>>,
@@ -47,9 +54,17 @@ struct State {
 }
 
 impl Server {
-    /// Sends nothing yet.
-    pub(super) fn new(url: &str, address: String) -> RedisResult<Self> {
-        Ok(Self { client: Client::open(url)?, address, state: Arc::default() })
+    /// The server of the settings, if configured. Sends nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// None for validated settings.
+    pub(crate) fn new(settings: &Settings, shared: &'static str) -> Result<Option<Self>, SetupError> {
+        let Some(url) = &settings.shared_cache else { return Ok(None) };
+        let url = url.expose_secret();
+        let address = public_part(&Url::parse(url).map_err(|_| SetupError::Url)?);
+        let client = Client::open(url).map_err(|_| SetupError::Url)?;
+        Ok(Some(Self { client, shared, address, state: Arc::default() }))
     }
 
     /// Sends a command, which may reach the server twice, and waits for the answer; at most for `limit`, including the time to
@@ -84,7 +99,7 @@ impl Server {
         let mut state = self.lock();
         state.refused = None;
         if state.works.replace(true) != Some(true) {
-            info!(server = self.address, "using the shared cache");
+            info!(server = self.address, "using the shared cache for {}", self.shared);
         }
     }
 
@@ -134,7 +149,9 @@ impl Server {
         if state.works.replace(false) != Some(false) {
             warn!(
                 server = self.address,
-                reason, "the shared cache is unavailable; this replica works alone until it is back"
+                reason,
+                "the shared cache is unavailable for {}; this replica works alone until it is back",
+                self.shared
             );
         }
         Unavailable(reason)

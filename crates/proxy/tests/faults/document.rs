@@ -40,7 +40,7 @@ Credentials are never sent to the target of a redirect. Neither answers nor the 
 const TAIL: &str = "
 ## Shared cache
 
-What `cache.shared_url` shares is not needed for an answer; a server that fails is logged once (`the shared cache is unavailable`) and used again within seconds
+What `cache.shared_url` shares is not needed for an answer; a server that fails is logged once for readings and once for reports (`the shared cache is unavailable`) and used again within seconds
 after it is back. The scenarios `replicas` and `shared_reports` test this with a real server.
 
 | fault | listing | reports of provisioners |

@@ -19,7 +19,7 @@ use crate::waiting::{BRISK, change, tag, wait, wait_for_waiting};
 const PROVIDER_LIST: &str = "/api/marketplace-provider-resources/";
 const LISTING: &str = "/api/storage-resources/?page_size=500";
 const NO_CACHE: [(&str, &str); 1] = [("Cache-Control", "no-cache")];
-const AWAY: &str = "the shared cache is unavailable";
+const AWAY: &str = "the shared cache is unavailable for readings";
 
 /// A Valkey or Redis server, as a process. Dropping it kills it.
 pub(crate) struct Server {
@@ -314,7 +314,7 @@ async fn without_the_server_each_replica_works_alone_until_it_is_back() {
     for replica in &replicas {
         until("it uses the server again", async || {
             assert_eq!(replica.get(LISTING).await.status, 200);
-            replica.log().matches("using the shared cache").count() == 2
+            replica.log().matches("using the shared cache for readings").count() == 2
         })
         .await;
     }
@@ -642,6 +642,6 @@ async fn a_server_that_rejects_writes_is_logged_once() {
     .await;
     let log = replica.log();
     assert_eq!(log.matches(AWAY).count(), 1, "{log}");
-    assert!(log.matches("using the shared cache").count() <= 1, "{log}");
+    assert!(log.matches("using the shared cache for readings").count() <= 1, "{log}");
     assert!(replica.get("/metrics").await.text.contains("\nhpc_storage_proxy_shared_cache_up 0\n"));
 }
