@@ -240,7 +240,7 @@ async function each_page(javaScriptEnabled = true) {
         resources: /\d+ resources.*Whose turn/, tree: /capstor \/ archive \/ \p{L}/u,
         changes: /The next pass changes \d+ resources. \d+ changes ask for confirmation.*Next pass/,
         trash: /directories in the trash, the next one can be purged.*Full, or soon.*Totals/,
-        held: /Whose turn: Operator.*One of: hpc-storage-provisioner adopt.*What Waldur says.*Why nothing is done drift/,
+        held: /Whose turn: Operator.*In this order: hpc-storage-provisioner explain.*What Waldur says.*Why nothing is done drift/,
         asks: /hpc-storage-provisioner apply/, task: /failed; the next pass tries again.*Steps/,
         ordered: /Whose turn: Customer/, identity: /Whose turn: Identity service.*has no Unix GID/, idle: /Nobody has to act/,
       }[name];

@@ -238,7 +238,7 @@ pub struct Hold {
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<OffsetDateTime>,
-    /// The commands with which an operator can resolve it, to be pasted into a shell on the provisioner's host. A choice: one of them.
+    /// The commands with which an operator can resolve it, in this order, to be pasted into a shell on the provisioner's host.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "at_most::<_, _, MAX_LINES>")]
     #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub commands: Vec<String>,

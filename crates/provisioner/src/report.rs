@@ -387,14 +387,11 @@ fn reported_hold(held: &Held, case: &Case, terabyte: limits::Terabyte, since: Op
         plan::Hold::Asks => HoldKind::Asks,
         plan::Hold::Declined => HoldKind::Declined,
     };
-    Hold {
-        kind,
-        turn: held.turn,
-        reason: shortened(&held.reason),
-        changes: held.changes.iter().map(|difference| change(difference, terabyte)).collect(),
-        since,
-        commands: commands(held, case),
+    let mut changes: Vec<_> = held.changes.iter().map(|difference| change(difference, terabyte)).collect();
+    if kind == HoldKind::Asks {
+        changes.extend(change_to_confirm(case, terabyte));
     }
+    Hold { kind, turn: held.turn, reason: shortened(&held.reason), changes, since, commands: commands(held, case) }
 }
 
 /// The commands with which an operator can resolve a hold.
@@ -406,7 +403,10 @@ fn commands(held: &Held, case: &Case) -> Vec<String> {
     let restores = order.as_ref().is_some_and(|order| order.kind == OrderKind::Restore);
     let impossible = case.desired.as_ref().is_err_and(|obstacle| obstacle.kind == ObstacleKind::Impossible);
     let arguments = match (held.hold, &case.observed) {
-        (plan::Hold::Asks, _) => "apply --yes-to-many".to_owned(),
+        // The file ensures that nothing is done that was not reviewed.
+        (plan::Hold::Asks, _) => {
+            return ["plan --out plan.json", "apply plan.json --yes-to-many"].map(command).to_vec();
+        }
         // Unlike the loop, a command retries at once.
         (plan::Hold::Declined, _) => "apply".to_owned(),
         (plan::Hold::Drift, Ok(Found::Absent)) => format!("restore {name} --make"),
@@ -420,7 +420,24 @@ fn commands(held: &Held, case: &Case) -> Vec<String> {
         }
         _ => return Vec::new(),
     };
-    vec![format!("hpc-storage-provisioner {arguments}")]
+    vec![command(&arguments)]
+}
+
+fn command(arguments: &str) -> String {
+    format!("hpc-storage-provisioner {arguments}")
+}
+
+/// What a confirmation would do to a directory as a whole.
+fn change_to_confirm(case: &Case, terabyte: limits::Terabyte) -> Option<Change> {
+    let Resource { status, order, .. } = &case.resource;
+    let is_removal = matches!(status, Status::Removing | Status::Removed)
+        || order.as_ref().is_some_and(|order| order.kind == OrderKind::Terminate);
+    let (old, new) = match (&case.observed, &case.desired) {
+        (Ok(Found::Ours(_)), _) if is_removal => ("in place", "in the trash".to_owned()),
+        (Ok(Found::Absent), Ok(desired)) if !is_removal => ("", desired.describe(terabyte)),
+        _ => return None,
+    };
+    Some(Change { what: "directory".to_owned(), old: old.to_owned(), new: shortened(&new) })
 }
 
 fn change(difference: &Difference, terabyte: limits::Terabyte) -> Change {

@@ -160,6 +160,12 @@ fn the_proxy_accepts_what_is_reported_and_the_commands_exist() {
         let mut since = Since::new();
         let report = build(&site(&"http://127.0.0.1:1".parse().unwrap()), complete, ended(), &mut since);
         assert_eq!(report.resources.iter().filter(|it| it.hold.is_some()).count(), held);
+        // A removal that asks for confirmation is among the changes.
+        let asks =
+            |it: &&provisioner_report::Resource| it.hold.as_ref().is_some_and(|hold| hold.kind == HoldKind::Asks);
+        for it in report.resources.iter().filter(asks).filter(|it| it.observed == Observed::Present) {
+            assert!(it.hold.as_ref().unwrap().changes.iter().any(|change| change.new == "in the trash"), "{it:?}");
+        }
         let json = rendered(&report).unwrap();
         assert_eq!(Report::parse(&json).unwrap(), report);
         for hold in report.resources.iter().filter_map(|it| it.hold.as_ref()) {
@@ -180,7 +186,7 @@ fn the_proxy_accepts_what_is_reported_and_the_commands_exist() {
             assert_eq!(trashed.expires.unwrap() - trashed.since, time::Duration::days(1));
         }
     }
-    let all = ["adopt", "apply", "reject", "restore", "retire"].map(str::to_owned);
+    let all = ["adopt", "apply", "plan", "reject", "restore", "retire"].map(str::to_owned);
     assert_eq!(verbs, BTreeSet::from(all));
 }
 

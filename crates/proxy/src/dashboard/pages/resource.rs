@@ -59,7 +59,7 @@ fn answer(view: &View<'_>, row: &Row) -> Markup {
 /// Commands to paste. Control characters are visible, because a line break would start another command.
 fn commands(commands: &[String]) -> Markup {
     html! {
-        @if commands.len() > 1 { p.note { "One of:" } }
+        @if commands.len() > 1 { p.note { "In this order:" } }
         @for command in commands {
             pre tabindex="0" aria-label="Command" { code { (isolated(command)) } }
         }
@@ -134,6 +134,8 @@ fn document(view: &View<'_>, row: &Row) -> Markup {
         }
         facts(&list)
     });
+    // The provisioner repeats the reason.
+    let is_skipped_by_proxy = matches!(row.skipped, Some(Skip::Identity(_) | Skip::Malformed(_)));
     html! {
         section aria-labelledby="document" {
             h2 #document { "What the document says" }
@@ -142,7 +144,7 @@ fn document(view: &View<'_>, row: &Row) -> Markup {
                 (None, published) => (published.unwrap_or_default())
             }
             @if let Some(problem) = &row.quota_problem { p.note { "The quotas cannot be trusted: " (isolated(problem)) } }
-            @if let Some(reason) = &row.rejected { p.note { "The provisioner rejects the item: " (isolated(reason)) } }
+            @if let Some(reason) = row.rejected.as_ref().filter(|_| !is_skipped_by_proxy) { p.note { "The provisioner rejects the item: " (isolated(reason)) } }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use catalog::{State, Status};
-use provisioner_report::{self as report, Observed, TaskState};
+use provisioner_report::{self as report, HoldKind, Observed, TaskState};
 use time::OffsetDateTime;
 
 use super::{Provisioner, Row, Skip, Story, System};
@@ -82,7 +82,7 @@ pub(in super::super) struct Conclusion {
     pub(in super::super) why: Cow<'static, str>,
     /// What happens next, or what to do.
     pub(in super::super) next: Cow<'static, str>,
-    /// For a shell; one of them is enough.
+    /// For a shell, in this order.
     pub(in super::super) commands: Vec<String>,
 }
 
@@ -151,14 +151,22 @@ fn waits_for_customer(row: &Row) -> Option<Conclusion> {
 }
 
 fn held(row: &Row, hold: &report::Hold) -> Conclusion {
+    let is_obstructed = row.reported().is_some_and(|reported| reported.observed == Observed::Obstructed);
     let next = match (hold.turn, hold.commands.is_empty()) {
+        (_, false) if hold.kind == HoldKind::Asks => "Review the plan and carry it out, on the provisioner's host.",
         (_, false) if hold.commands.len() == 1 => "Run the command on the provisioner's host.",
-        (_, false) => "Choose one of the commands, and run it on the provisioner's host.",
+        (_, false) => "Run the commands on the provisioner's host.",
         (report::Turn::Customer, _) => "The customer acts in Waldur.",
         (report::Turn::Provider, _) => "Correct it in Waldur.",
         (report::Turn::Identity, _) => "Add the missing group or user to the identity service.",
         (report::Turn::Storage, _) => "The provisioner retries in each pass.",
         (report::Turn::Provisioner, _) => "The provisioner retries by itself.",
+        (report::Turn::Operator, _) if is_obstructed => {
+            "Look at the path on the storage, and move away what is there. The next pass shows the result."
+        }
+        (report::Turn::Operator, _) if hold.kind == HoldKind::Drift => {
+            "Correct the directory on the storage, or the resource in Waldur if the document is wrong. The next pass shows the result."
+        }
         (report::Turn::Operator, _) => "Resolve the reason. The next pass shows the result.",
     };
     let since = hold.since.or_else(|| row.order.as_ref()?.created);

@@ -80,6 +80,25 @@ fn a_bad_record_is_the_providers_turn() {
 }
 
 #[test]
+fn a_hold_says_what_the_operator_does_next() {
+    let next = |kind, observed, commands: &[&str]| {
+        let commands = commands.iter().map(|command| (*command).to_owned()).collect();
+        let held = report::Hold { commands, ..hold(kind, report::Turn::Operator) };
+        conclusion(json!({}), with(|it| (it.hold, it.observed) = (Some(held), observed))).next
+    };
+    for (kind, observed, commands, text) in [
+        (HoldKind::Conflict, Observed::Obstructed, &[][..], "move away what is there"),
+        (HoldKind::Drift, Observed::Present, &[], "Correct the directory on the storage, or the resource in Waldur"),
+        (HoldKind::Conflict, Observed::Unmarked, &["a"], "Run the command"),
+        (HoldKind::Asks, Observed::Present, &["a", "b"], "Review the plan"),
+        (HoldKind::Refused, Observed::Present, &[], "Resolve the reason"),
+    ] {
+        let next = next(kind, observed, commands);
+        assert!(next.contains(text), "{kind:?}: {next}");
+    }
+}
+
+#[test]
 fn a_hold_says_whose_turn_it_is() {
     for (of_report, turn) in [
         (report::Turn::Customer, Turn::Customer),
