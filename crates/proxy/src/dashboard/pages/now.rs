@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use super::super::filter::Query;
-use super::super::health::Line;
+use super::super::health::{Level, Line};
 use super::super::layout::Place;
 use super::super::story::{Row, Turn};
 use super::super::text::{count, dash, isolated, plural, when, when_or_dash};
@@ -22,6 +22,7 @@ pub(in super::super) fn page(view: &View<'_>, health: &[Line]) -> Markup {
     let content = html! {
         h1 { "Now" }
         (lead(view, &rows))
+        (broken(health))
         section aria-labelledby="turns" {
             h2 #turns { "Whose turn it is" }
             ul.turns {
@@ -69,6 +70,20 @@ fn lead(view: &View<'_>, waiting: &[&Row]) -> Markup {
                 @if stuck.len() == 1 { " waits for somebody" } @else { " wait for somebody" }
                 @if let Some(longest) = longest { ", the longest since " (when(longest, view.now)) }
                 "."
+            }
+        }
+    }
+}
+
+/// Links to what does not work, because it makes the rest of the page old or wrong.
+fn broken(health: &[Line]) -> Markup {
+    let broken: Vec<_> = health.iter().filter(|line| line.level == Level::Bad).collect();
+    html! {
+        @if !broken.is_empty() {
+            p {
+                span class={ "state " (Level::Bad.as_str()) } { (Level::Bad.name()) ":" } " "
+                @for (position, line) in broken.iter().enumerate() { @if position > 0 { ", " } (isolated(&line.what)) }
+                ". " a href="#health" { "Details" }
             }
         }
     }

@@ -43,6 +43,7 @@ pub(in super::super) fn page(view: &View<'_>, query: &Query) -> Markup {
         }
         @if rows.is_empty() {
             p.empty { "No resource matches. " a href=(path) { "Show all resources" } "." }
+            p.note { "A new resource appears once the customer has approved its order and its start date has come. Until then only Waldur shows it." }
         } @else {
             (table(view, query, paging.of(&rows), &url))
             (pager("Pages of resources", paging, |page| url(&query.on_page(page))))

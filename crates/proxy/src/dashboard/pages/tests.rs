@@ -223,6 +223,13 @@ fn now_names_whose_turn_it_is_and_links_to_the_selection() {
         assert!(page.contains(text), "{text}: {page}");
     }
     assert!(!page.contains("?turn=operator"), "{page}");
+    assert!(!page.contains("Does not work"), "{page}");
+    let mut failed = received("alpha", vec![reported(0)]);
+    failed.report.pass.error = Some("no route".into());
+    let broken = self::story(&records, vec![failed]);
+    let page = now::page(&view(&broken), &health::of_story(&broken, now())).into_string();
+    let above = page.find("Does not work:</span> <bdi>Provisioner alpha</bdi>").expect("it is named");
+    assert!(above < page.find("Whose turn it is").unwrap(), "{page}");
     let empty = Story::default();
     let unread = View { read_at: None, ..view(&empty) };
     assert!(now::page(&unread, &[]).into_string().contains("Waldur has not been read yet, so nothing is known"));
@@ -338,6 +345,16 @@ fn one_resource_shows_why_and_what_to_do() {
 }
 
 #[test]
+fn the_reason_of_a_skipped_resource_is_not_repeated() {
+    let mut alpha = received("alpha", Vec::new());
+    alpha.report.rejected =
+        vec![Rejected { id: Some(id(0)), reason: "skipped by the proxy: MissingIdentityError".into() }];
+    let story = story(&[record(0, json!({"project_slug": "unknown"}))], vec![alpha]);
+    let page = resource::page(&view(&story), story.find(id(0)).unwrap()).into_string();
+    assert!(page.contains("has no Unix GID") && !page.contains("MissingIdentityError"), "{page}");
+}
+
+#[test]
 fn changes_show_what_asks_first() {
     let change = |new: &str| vec![Change { what: "quota".into(), old: "10 TB".into(), new: new.into() }];
     let resources = [
@@ -393,7 +410,7 @@ fn the_trash_the_full_and_the_totals_are_shown() {
     for text in [
         "<strong>1 directory</strong> in the trash, the next one can be purged ",
         "in 2 days",
-        "<strong>1 resource</strong> is full or will be within 30 days.",
+        "<strong>1 resource</strong> is above 90 % or will be full within 30 days.",
         "10.2 GB of 10.7 GB (95 %)",
         // Both resources of the customer, and its trash.
         "15.6 GB of 21.5 GB (72 %)",

@@ -93,7 +93,7 @@ fn lead(view: &View<'_>, full: &[(&Row, Option<OffsetDateTime>)]) -> Markup {
                 @if let Some(next) = next { ", the next one can be purged " (when(next, view.now)) }
                 ". "
             }
-            strong { (plural(full.len(), "resource", "resources")) } @if full.len() == 1 { " is" } @else { " are" } " full or will be within 30 days."
+            strong { (plural(full.len(), "resource", "resources")) } @if full.len() == 1 { " is" } @else { " are" } " above 90 % or will be full within 30 days."
         }
     }
 }
@@ -154,7 +154,7 @@ fn full(story: &Story, now: OffsetDateTime) -> Vec<(&Row, Option<OffsetDateTime>
 fn full_table(view: &View<'_>, rows: &[(&Row, Option<OffsetDateTime>)]) -> Markup {
     table(
         "full-caption",
-        "Resources that are full or will be within 30 days, the fullest first",
+        "Resources that are above 90 % or will be full within 30 days, the fullest first",
         &html! {
             thead {
                 tr {
