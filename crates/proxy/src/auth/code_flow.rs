@@ -86,7 +86,10 @@ pub(crate) enum GrantError {
     #[error("the realm refuses to redirect browsers to {0}; in Keycloak, add it to the client's valid redirect URIs")]
     Redirect(String),
     /// The realm issued tokens that are not accepted.
-    #[error("the realm issued a token that is not accepted")]
+    #[error(
+        "the realm issued a token that is not accepted{}",
+        if matches!(.0, Refusal::Expired { .. }) { ", because the clocks of the realm and of this host differ" } else { "" }
+    )]
     Token(#[source] Refusal),
     #[error("the realm gave no usable answer")]
     Unavailable(#[source] Arc<ExchangeError>),
