@@ -3,6 +3,8 @@
 //! Any provisioner may send one: `PUT /api/provisioners/{name}/status`. The proxy shows it and never acts on it. Keys that
 //! this version does not know are ignored; [`Report::parse`] rejects everything else that it does not understand.
 
+mod utc;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -32,7 +34,7 @@ pub struct Report {
     /// Name and version of the program.
     pub program: String,
     /// When the report was made.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "utc")]
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub reported_at: OffsetDateTime,
     /// The provisioner counts as silent if its next report does not arrive within this time, in seconds; positive.
@@ -63,7 +65,7 @@ pub struct Report {
 #[serde(rename_all = "camelCase")]
 pub struct Pass {
     /// When it ended.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "utc")]
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub ended_at: OffsetDateTime,
     /// Its duration in seconds.
@@ -185,7 +187,7 @@ pub struct Task {
     #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub changes: Vec<Change>,
     /// Since when the work is due, as far as the provisioner knows.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "utc::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<OffsetDateTime>,
     /// Why it failed.
@@ -235,7 +237,7 @@ pub struct Hold {
     #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub changes: Vec<Change>,
     /// Since when, as far as the provisioner knows.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "utc::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<OffsetDateTime>,
     /// The commands with which an operator can resolve it, in this order, to be pasted into a shell on the provisioner's host.
@@ -290,7 +292,7 @@ pub enum Turn {
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// When it happened.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "utc")]
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub at: OffsetDateTime,
     /// What happened.
@@ -307,11 +309,11 @@ pub struct Trashed {
     /// Name of its system.
     pub system: String,
     /// When it was moved there.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "utc")]
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub since: OffsetDateTime,
     /// When it can be purged; `null` if nothing purges it.
-    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "utc::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub expires: Option<OffsetDateTime>,
     /// Usage; `null` if it is unknown.

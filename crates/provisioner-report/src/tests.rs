@@ -52,6 +52,25 @@ fn unknown_keys_are_ignored_and_unknown_values_are_rejected() {
 }
 
 #[test]
+fn times_are_in_utc() {
+    let mut times = report();
+    let zoned = json!("2026-11-29T13:00:00+01:00");
+    times["pass"]["endedAt"] = zoned.clone();
+    times["resources"][0]["hold"]["since"] = zoned;
+    let parsed = parse(&times).unwrap();
+    let since = parsed.resources[0].hold.as_ref().unwrap().since.unwrap();
+    assert_eq!([since, parsed.pass.ended_at].map(|at| at.to_string()), ["2026-11-29 12:00:00.0 +00:00:00"; 2]);
+    // It would be in the year 10000.
+    for pointer in ["/reportedAt", "/pass/endedAt", "/resources/0/hold/since"] {
+        let mut odd = report();
+        odd["resources"][0]["hold"]["since"] = json!(null);
+        assert!(parse(&odd).is_ok());
+        *odd.pointer_mut(pointer).unwrap() = json!("9999-12-31T23:59:59-23:59");
+        assert!(parse(&odd).unwrap_err().to_string().contains("out of range"), "{pointer}");
+    }
+}
+
+#[test]
 fn each_limit_is_enforced() {
     let entry = report()["resources"][0].clone();
     let mut twice = report();

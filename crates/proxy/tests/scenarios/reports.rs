@@ -53,6 +53,7 @@ async fn hostile_reports_are_rejected_with_the_reason() {
     let entry = json!({"id": id, "system": "a", "path": "/a", "observed": "present"});
     let mut commands = entry.clone();
     commands["hold"] = json!({"kind": "drift", "turn": "operator", "reason": "", "commands": ["true\nreboot"]});
+    let trashed = json!({"id": id, "system": "a", "since": "9999-12-31T23:59:59-23:59"});
     let deep = format!("{{\"a\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     for (body, status, words) in [
         ("{".to_owned(), 400, "EOF"),
@@ -66,6 +67,7 @@ async fn hostile_reports_are_rejected_with_the_reason() {
         (with("systems", json!(vec![json!({"name": "a", "terabyte": "TB"}); 65])), 422, "at most 64"),
         (with("program", json!("x".repeat(5000))), 422, "too long"),
         (report(-3600).to_string(), 422, "set the clock"),
+        (with("trash", json!([trashed])), 422, "out of range in UTC"),
         (" ".repeat((32 << 20) + 1), 413, "larger than"),
     ] {
         let start = body.chars().take(60).collect::<String>();
