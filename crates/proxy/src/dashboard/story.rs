@@ -133,7 +133,7 @@ pub(super) struct System {
     pub(super) name: String,
     /// Whether the settings of the proxy list it.
     pub(super) is_configured: bool,
-    /// Positions of the provisioners that report about it, the newest report first.
+    /// Positions of the provisioners that report about it: silent ones last, the newest report first.
     pub(super) reporters: Vec<usize>,
     /// The unit of its quotas, if a provisioner reports it.
     pub(super) terabyte: Option<report::Terabyte>,
@@ -329,8 +329,8 @@ pub(super) fn join(
 ) -> Story {
     let each =
         |received: &Arc<Received>| Provisioner { received: Arc::clone(received), is_silent: received.is_silent(now) };
-    let provisioners = reports.iter().map(each).collect();
-    let mut story = Story { systems: systems(policy, reports), provisioners, ..Story::default() };
+    let provisioners: Vec<_> = reports.iter().map(each).collect();
+    let mut story = Story { systems: systems(policy, &provisioners), provisioners, ..Story::default() };
     if let Some(snapshot) = snapshot {
         story.rows = rows(snapshot, policy);
     }
@@ -362,7 +362,7 @@ impl Story {
     }
 }
 
-fn systems(policy: &Policy, reports: &[Arc<Received>]) -> Vec<System> {
+fn systems(policy: &Policy, provisioners: &[Provisioner]) -> Vec<System> {
     let mut systems: Vec<System> = Vec::new();
     for system in &policy.systems {
         let name = system.identifier.to_lowercase();
@@ -370,10 +370,10 @@ fn systems(policy: &Policy, reports: &[Arc<Received>]) -> Vec<System> {
             systems.push(System { name, is_configured: true, ..System::default() });
         }
     }
-    let mut newest_first: Vec<_> = (0..reports.len()).collect();
-    newest_first.sort_by_key(|position| std::cmp::Reverse(reports[*position].received_at));
-    for position in newest_first {
-        for reported in &reports[position].report.systems {
+    let mut newest_first: Vec<_> = (0..).zip(provisioners).collect();
+    newest_first.sort_by_key(|(_, it)| (it.is_silent, std::cmp::Reverse(it.received.received_at)));
+    for (position, provisioner) in newest_first {
+        for reported in &provisioner.received.report.systems {
             let number = systems.iter().position(|known| known.name == reported.name).unwrap_or_else(|| {
                 systems.push(System { name: reported.name.clone(), ..System::default() });
                 systems.len() - 1
@@ -481,54 +481,43 @@ fn time_of(stamp: Stamp) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(stamp.0) * 1000).ok()
 }
 
-/// Adds what the newest report about each system says. Adds rows for resources that only the report contains.
+/// Adds what the newest report about each system says. Adds rows for resources that only a report contains. A hold in another report is
+/// shown if the newest one has none: a provisioner must not hide what another one holds.
 fn add_reports(story: &mut Story) {
-    let newest: HashMap<&str, usize> =
-        story.systems.iter().filter_map(|system| Some((system.name.as_str(), *system.reporters.first()?))).collect();
-    let mut added = Vec::new();
-    for (number, provisioner) in story.provisioners.iter().enumerate() {
+    let Story { rows, by_id, systems, provisioners, .. } = story;
+    let reporters: HashMap<&str, &[usize]> =
+        systems.iter().map(|system| (system.name.as_str(), system.reporters.as_slice())).collect();
+    let is_first = |system: &str, number| reporters.get(system).and_then(|them| them.first()) == Some(&number);
+    for (number, provisioner) in provisioners.iter().enumerate() {
         let received = &provisioner.received;
         for (position, resource) in received.report.resources.iter().enumerate() {
-            if newest.get(resource.system.as_str()) != Some(&number) {
+            let is_newest = is_first(&resource.system, number);
+            let is_other = || reporters.get(resource.system.as_str()).is_some_and(|them| them.contains(&number));
+            if !is_newest && (resource.hold.is_none() || provisioner.is_silent || !is_other()) {
                 continue;
             }
-            let reported = Some((Arc::clone(received), position));
-            let known = story.by_id.get(&resource.id).map(|position| &mut story.rows[*position]);
-            match known {
-                Some(row) => {
-                    if row.path.is_empty() {
-                        row.path.clone_from(&resource.path);
-                    }
-                    if row.system.is_empty() {
-                        row.system.clone_from(&resource.system);
-                    }
-                    if row.system == resource.system {
-                        row.reported = reported;
-                    }
-                }
-                None => added.push(Row {
-                    id: Some(resource.id),
-                    path: resource.path.clone(),
-                    system: resource.system.clone(),
-                    skipped: Some(Skip::Absent),
-                    reported,
-                    ..Row::default()
-                }),
+            let row = *by_id.entry(resource.id).or_insert_with(|| {
+                rows.push(Row { id: Some(resource.id), skipped: Some(Skip::Absent), ..Row::default() });
+                rows.len() - 1
+            });
+            let row = &mut rows[row];
+            if row.path.is_empty() {
+                row.path.clone_from(&resource.path);
+            }
+            if row.system.is_empty() {
+                row.system.clone_from(&resource.system);
+            }
+            if row.system == resource.system && (row.hold().is_none() || (is_newest && resource.hold.is_some())) {
+                row.reported = Some((Arc::clone(received), position));
             }
         }
         for rejected in &received.report.rejected {
-            let row = rejected.id.and_then(|id| story.by_id.get(&id)).map(|position| &mut story.rows[*position]);
-            if let Some(row) = row {
+            let row = rejected.id.and_then(|id| by_id.get(&id)).map(|position| &mut rows[*position]);
+            if let Some(row) = row
+                && (is_first(&row.system, number) || reporters.get(&*row.system).is_none_or(|them| them.is_empty()))
+            {
                 row.rejected = Some(rejected.reason.clone());
             }
-        }
-    }
-    for row in added {
-        if let Some(id) = row.id
-            && !story.by_id.contains_key(&id)
-        {
-            story.by_id.insert(id, story.rows.len());
-            story.rows.push(row);
         }
     }
 }

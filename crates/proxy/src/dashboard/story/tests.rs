@@ -205,6 +205,40 @@ fn two_provisioners_of_one_system_are_the_operators_turn() {
 }
 
 #[test]
+fn a_report_does_not_hide_what_another_provisioner_says() {
+    // The newest of all, for a moment.
+    let mut hostile = received("beta", vec![reported(0)]);
+    (hostile.received_at, hostile.report.next_within_seconds) = (now() - Duration::minutes(2), 60);
+    let held = || with(|it| it.hold = Some(hold(HoldKind::Waiting, report::Turn::Customer))).remove(0);
+    let story_of = |hostile: &Received| story(&[record(0, json!({}))], vec![held(), hostile.clone()]);
+    check(&story_of(&hostile).rows[0].conclusion, Turn::Customer, Some(ago(3)), "the reason");
+    assert_eq!(story_of(&hostile).systems[0].reporters, [0, 1]);
+    // As long as it is not silent.
+    hostile.report.next_within_seconds = 600;
+    for resources in [vec![reported(0)], Vec::new()] {
+        hostile.report.resources = resources;
+        check(&story_of(&hostile).rows[0].conclusion, Turn::Customer, Some(ago(3)), "the reason");
+        assert_eq!(story_of(&hostile).systems[0].reporters, [1, 0]);
+    }
+    // Nor for resources that Waldur does not list, whatever the names.
+    let mut orphan = reported(5);
+    let plain = received("a", vec![orphan.clone()]);
+    orphan.hold = Some(hold(HoldKind::Conflict, report::Turn::Provider));
+    let story = story(&[], vec![plain, received("b", vec![orphan])]);
+    check(&story.rows[0].conclusion, Turn::Provider, Some(ago(3)), "the reason");
+    assert_eq!(story.rows.len(), 1);
+}
+
+#[test]
+fn items_are_rejected_only_by_the_provisioner_of_their_system() {
+    let mut other = received("beta", Vec::new());
+    other.report.systems[0].name = "vast".into();
+    other.report.rejected.push(report::Rejected { id: Some(id(0)), reason: "nonsense".into() });
+    let own = received("alpha", vec![reported(0)]);
+    check(&conclusion(json!({}), vec![own, other]), Turn::Nobody, None, "as the document says");
+}
+
+#[test]
 fn a_pass_that_failed_is_the_operators_turn() {
     let mut failed = with(|it| it.task = Some(task(TaskState::Due)));
     failed[0].report.pass.error = Some("the lease is held by another host".into());
