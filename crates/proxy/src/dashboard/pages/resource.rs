@@ -52,6 +52,11 @@ fn answer(view: &View<'_>, row: &Row) -> Markup {
             p.because { (prose(&conclusion.why)) }
             @if !conclusion.next.is_empty() { p { strong { "Next: " } (prose(&conclusion.next)) } }
             (commands(&conclusion.commands))
+            @if let (Some(hold), Some(received)) = (row.hold(), row.received()) {
+                @if !hold.commands.is_empty() && hold.commands == conclusion.commands {
+                    p.note { "From the report of " (isolated(&received.name)) ". Read it before you run it." }
+                }
+            }
         }
     }
 }

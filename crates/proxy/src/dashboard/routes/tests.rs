@@ -63,6 +63,7 @@ async fn every_page_is_served_and_shows_a_new_report() {
     put_report(&service, &report(&service, id)).await;
     let (_, _, page) = get(&service, &format!("/ui/resources/{id}")).await;
     assert!(page.contains("a strange directory") && page.contains("adopt it"), "{page}");
+    assert!(page.contains("From the report of <bdi>alpha</bdi>."), "{page}");
     let (_, _, page) = get(&service, "/ui/").await;
     assert!(page.contains("turn=operator") && page.contains("alpha reports about it"), "{page}");
     let (_, headers, csv) = get(&service, "/ui/resources.csv?hold=conflict").await;
