@@ -1,6 +1,8 @@
 //! The handlers of the pages. They read the newest snapshot and reports, and join them once for all requests.
 
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, Weak};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +14,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use maud::Markup;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -55,6 +58,8 @@ struct Pages {
     dashboard: Arc<Dashboard>,
     sources: Sources,
     joined: Mutex<Option<Joined>>,
+    /// Limits how many pages are made at the same time, so that many do not starve the API of processors and memory.
+    making: Arc<Semaphore>,
 }
 
 /// A story, and what it was made from.
@@ -69,7 +74,7 @@ struct Joined {
 
 /// The routes of the pages. They need a signed-in operator.
 pub(super) fn pages<S: Clone + Send + Sync + 'static>(dashboard: Arc<Dashboard>, sources: Sources) -> Router<S> {
-    let pages = Pages { dashboard, sources, joined: Mutex::default() };
+    let pages = Pages::new(dashboard, sources);
     Router::new()
         .route("/ui/", get(now))
         .route("/ui/resources", get(resources))
@@ -92,6 +97,11 @@ pub(super) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 impl Pages {
+    fn new(dashboard: Arc<Dashboard>, sources: Sources) -> Self {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        Self { dashboard, sources, joined: Mutex::default(), making: Arc::new(Semaphore::new((processors / 2).max(1))) }
+    }
+
     /// The snapshot to show, of any age.
     async fn reading(&self) -> Option<Arc<Reading>> {
         let store = &self.sources.store;
@@ -129,7 +139,10 @@ impl Pages {
         make: impl FnOnce(&View<'_>, &Self) -> Response + Send + 'static,
     ) -> Response {
         let reading = self.reading().await;
+        // Never closed. A page that nobody waits for any more keeps its permit until it is made.
+        let permit = Arc::clone(&self.making).acquire_owned().await;
         let answer = spawn_blocking(move || {
+            let _permit = permit;
             let now = OffsetDateTime::from(self.sources.clock.now());
             let story = self.story(reading.as_ref().map(|reading| &reading.snapshot), now);
             let age = reading.and_then(|reading| time::Duration::try_from(reading.age()).ok());

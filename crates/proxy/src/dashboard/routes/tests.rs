@@ -1,3 +1,5 @@
+use std::sync::Condvar;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use http::HeaderMap;
@@ -22,6 +24,17 @@ async fn get(service: &Service, path: &str) -> (StatusCode, HeaderMap, String) {
     let request = Request::get(path).body(Body::empty()).unwrap();
     let (parts, body) = api::router(service).oneshot(request).await.unwrap().into_parts();
     (parts.status, parts.headers, String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap())
+}
+
+fn pages(service: &Service) -> Pages {
+    let sources = Sources {
+        store: Arc::clone(&service.store),
+        reports: Arc::clone(&service.reports),
+        verifier: Arc::clone(&service.verifier),
+        has_push: false,
+        clock: service.clock.clone(),
+    };
+    Pages::new(service.dashboard.clone().unwrap(), sources)
 }
 
 async fn put_report(service: &Service, report: &Value) {
@@ -105,15 +118,7 @@ async fn the_stylesheet_and_the_icon_are_served() {
 #[tokio::test]
 async fn the_story_is_made_once_for_the_same_data() {
     let (_simulator, service) = proxy().await;
-    let sources = Sources {
-        store: Arc::clone(&service.store),
-        reports: Arc::clone(&service.reports),
-        verifier: Arc::clone(&service.verifier),
-        has_push: false,
-        clock: service.clock.clone(),
-    };
-    let dashboard = service.dashboard.clone().unwrap();
-    let pages = Pages { dashboard, sources, joined: Mutex::default() };
+    let pages = pages(&service);
     let reading = pages.reading().await.unwrap();
     let now = OffsetDateTime::from(service.clock.now());
     let story = |now| pages.story(Some(&reading.snapshot), now);
@@ -125,4 +130,32 @@ async fn the_story_is_made_once_for_the_same_data() {
     assert!(!Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&second, &story(now)));
     // The provisioner has become silent.
     assert!(story(now + time::Duration::hours(1)).provisioners[0].is_silent);
+}
+
+/// Otherwise the API would wait for processors.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pages_are_made_one_after_another() {
+    let (_simulator, service) = proxy().await;
+    let pages = Arc::new(pages(&service));
+    let limit = pages.making.available_permits();
+    assert!(limit <= (available_parallelism().unwrap().get() / 2).max(1));
+    let running = Arc::new((Mutex::new(0), Condvar::new()));
+    let page = |_| {
+        let running = Arc::clone(&running);
+        Arc::clone(&pages).answer(Operator { username: "x".into() }, move |_, _| {
+            let (count, changed) = &*running;
+            let mut count = lock(count);
+            *count += 1;
+            changed.notify_all();
+            // Time for the other ones.
+            let waited = changed.wait_timeout_while(count, Duration::from_millis(100), |count| *count <= limit);
+            let (mut count, waited) = waited.unwrap();
+            let answer = if waited.timed_out() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            *count -= 1;
+            answer.into_response()
+        })
+    };
+    for answer in futures::future::join_all((0..=2 * limit).map(page)).await {
+        assert_eq!(answer.status(), StatusCode::OK, "more than {limit} at the same time");
+    }
 }
