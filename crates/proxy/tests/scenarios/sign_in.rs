@@ -261,6 +261,14 @@ async fn pages_without_a_session_are_not_shown() {
             "{method} {path}"
         );
     }
+    // Reverse proxies refuse large headers of answers.
+    for (path, to) in [
+        (format!("/ui/changes?system={}", "a".repeat(30_000)), "%2Fui%2Fchanges"),
+        (format!("/ui/resources/{}", "a".repeat(30_000)), ""),
+    ] {
+        let page = browser.get(&proxy, &path).await;
+        assert_eq!(page.headers[LOCATION], format!("/below/ui/login?to={to}"));
+    }
     // Tokens are for programs, which use the API.
     let token = simulator.realm().mint(&TokenSpec::user("alice").role("storage-reader"));
     let bearer = format!("Bearer {token}");
