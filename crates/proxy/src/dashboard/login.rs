@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use maud::{Markup, html};
 use secrecy::ExposeSecret;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 use url::{Url, form_urlencoded};
 
@@ -30,6 +31,9 @@ use program::{error_chain, lock};
 
 /// Longest path to which a sign-in returns.
 const MAX_RETURN: usize = 1024;
+/// Maximum number of sign-ins that are completed at the same time. Anybody can send such requests: while the realm is slow, they must not use
+/// up those that `server.max_requests` allows.
+const MAX_COMPLETING: usize = 32;
 /// How long the result of a refresh is kept, for requests that were sent with the old cookie.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
@@ -42,6 +46,7 @@ pub(super) struct SignIn {
     origin: String,
     /// `dashboard.public_url`, for the page after sign-out.
     public_url: Url,
+    completing: Semaphore,
     refreshes: Refreshes,
 }
 
@@ -59,6 +64,7 @@ impl SignIn {
             cookies,
             origin: settings.public_url.origin().ascii_serialization(),
             public_url: settings.public_url.clone(),
+            completing: Semaphore::new(MAX_COMPLETING),
             refreshes: Refreshes::default(),
         })
     }
@@ -317,6 +323,10 @@ pub(super) async fn callback(
     }
     let Some(code) = parameter("code").filter(|code| !code.is_empty()) else {
         return refuse(Outcome::Invalid, StatusCode::BAD_REQUEST, "The answer of the identity provider is incomplete.");
+    };
+    let Ok(_permit) = sign_in.completing.try_acquire() else {
+        let text = "There are too many sign-ins at the moment. Try again in a few seconds.";
+        return refuse(Outcome::Unavailable, StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let session = match sign_in.flow.finish(code, attempt).await {
         Ok(grant) => Session::from(grant),

@@ -637,6 +637,32 @@ async fn a_token_endpoint_that_fails_is_a_page_and_the_next_sign_in_works() {
     }
 }
 
+/// Without a token, nobody can use up the requests that the API needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_realm_and_many_sign_ins_do_not_block_the_api() {
+    let (simulator, proxy) = demo_with(&[&SETTINGS[..], &[("SERVER_MAX_REQUESTS", "40")]].concat()).await;
+    simulator.set_fault(TOKEN, Fault::delay(Duration::from_secs(3)));
+    let mut callbacks = Vec::new();
+    for _ in 0..40 {
+        let browser = Browser::new();
+        callbacks.push((browser.until_callback(&proxy, "/ui/").await, browser));
+    }
+    let completing = join_all(callbacks.iter().map(|(callback, browser)| async {
+        let page = browser.request(&proxy, "GET", callback, &[]).await;
+        if page.status == 503 {
+            page.assert_says(503, "too many sign-ins at the moment");
+        }
+        page.status
+    }));
+    let api = async {
+        until("the realm has them", async || sign_in_requests(&simulator) == 32).await;
+        proxy.list("").await.status
+    };
+    let (statuses, api) = futures::join!(completing, api);
+    assert_eq!(api, 401);
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 8, "{statuses:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_ins_are_counted_by_outcome() {
     let (simulator, proxy) = site().await;
