@@ -92,7 +92,10 @@ pub(super) fn of_story(story: &Story, now: OffsetDateTime) -> Vec<Line> {
                 let due = received.received_at + Duration::seconds(report.next_within_seconds.into());
                 (Level::Bad, format!("silent: its report is overdue since {}", span(now - due)))
             }
-            Some(error) => (Level::Bad, format!("its last pass failed: {error}")),
+            Some(error) => {
+                let ago = span(now - report.pass.ended_at);
+                (Level::Bad, format!("its last pass failed {ago} ago, the next one retries: {error}"))
+            }
             None => {
                 let held = report.resources.iter().filter(|resource| resource.hold.is_some()).count();
                 let held = if held == 0 { "nothing held".into() } else { format!("{held} held") };
@@ -107,7 +110,9 @@ pub(super) fn of_story(story: &Story, now: OffsetDateTime) -> Vec<Line> {
             }
         };
         let what = format!("Provisioner {}", received.name);
-        lines.push(Line { what, level, at: Some(received.received_at), text });
+        // The report of a failed pass is no success.
+        let at = report.pass.error.is_none().then_some(received.received_at);
+        lines.push(Line { what, level, at, text });
     }
     for system in &story.systems {
         let names: Vec<_> = system.reporters.iter().map(|it| story.provisioners[*it].name()).collect();

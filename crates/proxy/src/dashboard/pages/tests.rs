@@ -227,6 +227,8 @@ fn now_names_whose_turn_it_is_and_links_to_the_selection() {
     let mut failed = received("alpha", vec![reported(0)]);
     failed.report.pass.error = Some("no route".into());
     let broken = self::story(&records, vec![failed]);
+    let line = health::of_story(&broken, now()).remove(0);
+    assert!(line.at.is_none() && line.text.starts_with("its last pass failed 5 min ago"), "{line:?}");
     let page = now::page(&view(&broken), &health::of_story(&broken, now())).into_string();
     let above = page.find("Does not work:</span> <bdi>Provisioner alpha</bdi>").expect("it is named");
     assert!(above < page.find("Whose turn it is").unwrap(), "{page}");
