@@ -67,8 +67,9 @@ fn columns(row: &Row) -> [(&'static str, Value<'_>); COLUMNS] {
     ]
 }
 
-/// CSV (RFC 4180) with a header. Every value is quoted. Spreadsheets would run a text that begins like a formula, so such a text
-/// begins with an apostrophe.
+/// CSV (RFC 4180) with a header. Every text is quoted. Spreadsheets would run a text that begins like a formula, so such a text
+/// begins with an apostrophe. Where columns are separated by semicolons, as in Switzerland, they ignore the quotes, so a part of a text after
+/// a separator is treated likewise.
 pub(super) fn csv(rows: &[&Row]) -> String {
     let names = columns(&Row::default()).map(|(name, _)| name);
     let mut csv = names.join(",") + "\r\n";
@@ -80,10 +81,15 @@ pub(super) fn csv(rows: &[&Row]) -> String {
             match value {
                 Value::Text(text) => {
                     csv.push('"');
-                    if is_formula(&text) {
+                    if text.starts_with(SEPARATORS) {
                         csv.push('\'');
                     }
-                    csv.push_str(&text.replace('"', "\"\""));
+                    for part in text.split_inclusive(SEPARATORS) {
+                        if is_formula(part) {
+                            csv.push('\'');
+                        }
+                        csv.push_str(&part.replace('"', "\"\""));
+                    }
                     csv.push('"');
                 }
                 Value::Number(number) => csv.push_str(&number.to_string()),
@@ -95,11 +101,14 @@ pub(super) fn csv(rows: &[&Row]) -> String {
     csv
 }
 
-/// Whether a spreadsheet may take the text for a formula. Some ignore what is invisible at its beginning.
+/// What may separate columns or rows.
+const SEPARATORS: [char; 4] = [';', '\t', '\r', '\n'];
+
+/// Whether a spreadsheet may take the text for a formula. Some ignore quotes and what is invisible at its beginning.
 fn is_formula(text: &str) -> bool {
-    let visible = text.trim_start_matches(|letter: char| letter.is_whitespace() || letter.is_control());
-    let first = visible.trim_start_matches(['\u{feff}', '\u{200b}']).chars().next();
-    text.starts_with(['\t', '\r', '\n']) || first.is_some_and(|first| "=+-@|%＝＋－＠".contains(first))
+    let is_ignored =
+        |letter: char| letter.is_whitespace() || letter.is_control() || matches!(letter, '"' | '\u{feff}' | '\u{200b}');
+    text.trim_start_matches(is_ignored).starts_with(['=', '+', '-', '@', '|', '%', '＝', '＋', '－', '＠'])
 }
 
 struct Exported<'a>(&'a Row);

@@ -288,10 +288,14 @@ fn exports_select_the_same_as_the_table() {
 fn csv_runs_no_formula_and_breaks_no_line() {
     for (text, cell) in [
         ("=1+1", "\"'=1+1\""),
+        ("\u{200b} =1", "\"'\u{200b} =1\""),
+        // Columns are separated by semicolons in some countries.
+        ("a;=1+1; \"-2;b", "\"a;'=1+1;' \"\"-2;b\""),
+        ("a\n@x\nb", "\"a\n'@x\nb\""),
         ("+1", "\"'+1\""),
         ("-1", "\"'-1\""),
         ("@SUM(A1)", "\"'@SUM(A1)\""),
-        ("\t=1", "\"'\t=1\""),
+        ("\t=1", "\"'\t'=1\""),
         (" =1", "\"' =1\""),
         ("＝1", "\"'＝1\""),
         ("a\"b,c\nd", "\"a\"\"b,c\nd\""),
