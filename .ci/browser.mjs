@@ -236,7 +236,7 @@ async function each_page(javaScriptEnabled = true) {
       // What the page is for.
       const content = await text(page, "main");
       const expected = {
-        now: /wait for somebody, the longest since .*Whose turn it is .*Longest waits .*Health/,
+        now: /wait for somebody, the longest for .*Whose turn it is .*Longest waits .*Health/,
         resources: /\d+ resources.*Whose turn/, tree: /capstor \/ archive \/ \p{L}/u,
         changes: /The next pass changes \d+ resources. \d+ changes ask for confirmation.*Next pass/,
         trash: /directories in the trash, the next one can be purged.*Full, or soon.*Totals/,

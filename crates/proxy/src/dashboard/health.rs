@@ -90,7 +90,7 @@ pub(super) fn of_story(story: &Story, now: OffsetDateTime) -> Vec<Line> {
         let (level, text) = match &report.pass.error {
             _ if provisioner.is_silent => {
                 let due = received.received_at + Duration::seconds(report.next_within_seconds.into());
-                (Level::Bad, format!("silent: its report is overdue since {}", span(now - due)))
+                (Level::Bad, format!("silent: its report is {} overdue", span(now - due)))
             }
             Some(error) => {
                 let ago = span(now - report.pass.ended_at);

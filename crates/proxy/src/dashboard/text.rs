@@ -110,6 +110,17 @@ pub(super) fn when(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
     }
 }
 
+/// How long something has lasted, with its beginning beside it. `word` is "for".
+pub(super) fn lasting(word: &str, since: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    html! {
+        span.when {
+            span.relative { (word) " " (span(now - since)) }
+            " "
+            time.absolute datetime=(rfc3339(since)) { "since " (absolute(since)) }
+        }
+    }
+}
+
 pub(super) fn when_or_dash(at: Option<OffsetDateTime>, now: OffsetDateTime) -> Markup {
     at.map_or_else(dash, |at| when(at, now))
 }
@@ -309,6 +320,8 @@ mod tests {
         let shown = when(now, now).into_string();
         assert!(shown.contains("datetime=\"2027-01-15T08:00:00Z\""), "{shown}");
         assert!(shown.contains(">2027-01-15 08:00 UTC<"), "{shown}");
+        let shown = lasting("For", now - Duration::hours(3), now).into_string();
+        assert!(shown.contains(">For 3 h<") && shown.contains(">since 2027-01-15 05:00 UTC<"), "{shown}");
     }
 
     #[test]

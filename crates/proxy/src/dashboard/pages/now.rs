@@ -7,7 +7,7 @@ use super::super::filter::Query;
 use super::super::health::{Level, Line};
 use super::super::layout::Place;
 use super::super::story::{Row, Turn};
-use super::super::text::{count, dash, isolated, plural, when, when_or_dash};
+use super::super::text::{count, dash, isolated, lasting, plural, when, when_or_dash};
 use super::{View, short_reason, table, turn};
 
 /// Maximum number of resources in the list of the longest waits.
@@ -68,7 +68,7 @@ fn lead(view: &View<'_>, waiting: &[&Row]) -> Markup {
             } @else {
                 strong { (count(stuck.len() as u64)) } " of " (plural(all, "resource", "resources"))
                 @if stuck.len() == 1 { " waits for somebody" } @else { " wait for somebody" }
-                @if let Some(longest) = longest { ", the longest since " (when(longest, view.now)) }
+                @if let Some(longest) = longest { ", the longest " (lasting("for", longest, view.now)) }
                 "."
             }
         }

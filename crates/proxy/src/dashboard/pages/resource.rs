@@ -10,7 +10,7 @@ use super::super::filter::hold_name;
 use super::super::layout::Place;
 use super::super::story::{Quotas, Row, Skip, Turn, ratio};
 use super::super::text::{
-    bytes, count, dash, isolated, number, or_dash, path, prose, span, unit, used, when, when_or_dash,
+    bytes, count, dash, isolated, lasting, number, or_dash, path, prose, span, unit, used, when, when_or_dash,
 };
 use super::{View, name, turn};
 
@@ -48,7 +48,7 @@ fn answer(view: &View<'_>, row: &Row) -> Markup {
             h2 #answer {
                 @if conclusion.turn == Turn::Nobody { "Nobody has to act" } @else { "Whose turn: " (turn(conclusion.turn)) }
             }
-            @if let Some(since) = conclusion.since { p { "Since " (when(since, view.now)) } }
+            @if let Some(since) = conclusion.since { p { (lasting("For", since, view.now)) } }
             p.because { (prose(&conclusion.why)) }
             @if !conclusion.next.is_empty() { p { strong { "Next: " } (prose(&conclusion.next)) } }
             (commands(&conclusion.commands))

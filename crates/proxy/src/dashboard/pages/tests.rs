@@ -214,7 +214,7 @@ fn now_names_whose_turn_it_is_and_links_to_the_selection() {
     let story = story(&records, vec![received("alpha", vec![reported(0)])]);
     let page = now::page(&view(&story), &health::of_story(&story, now())).into_string();
     for text in [
-        "<strong>2</strong> of 3 resources wait for somebody, the longest since ",
+        "<strong>2</strong> of 3 resources wait for somebody, the longest ",
         "href=\"/below/ui/resources?turn=customer\"><span class=\"number\">1</span> <span class=\"who\">Customer<",
         "href=\"/below/ui/resources?turn=identity\"",
         "<bdi>Provisioner alpha</bdi>",
@@ -254,7 +254,7 @@ fn health_has_a_line_for_each_provisioner_and_system() {
     assert_eq!(good[1], "Storage system capstor: Works, alpha reports about it");
     let silent = Received { received_at: ago(3), ..alpha() };
     let silent = lines(vec![silent]);
-    assert_eq!(silent[0], "Provisioner alpha: Does not work, silent: its report is overdue since 2 h");
+    assert_eq!(silent[0], "Provisioner alpha: Does not work, silent: its report is 2 h overdue");
     assert!(silent[1].contains("Needs a look, alpha is silent"), "{silent:?}");
     let both = lines(vec![alpha(), received("beta", Vec::new())]);
     assert!(both[2].contains("Does not work, ") && both[2].contains("stop all but one"), "{both:?}");
