@@ -53,6 +53,11 @@ fn only_newer_reports_are_taken_over() {
     assert!(matches!(one.take("a", &one.report(1)), Err(Rejected::Older { .. })));
     // The provisioner sends the same report again, to a replica whose clock is a second behind.
     one.take("a", &newer).unwrap();
+    // It arrived later at the other replica, which keeps its own.
+    let own = published(&other, "a");
+    assert_ne!(published(&one, "a"), own);
+    assert!(matches!(adopt_from(&other, &one, "a"), Outcome::Done));
+    assert_eq!(published(&other, "a"), own);
 }
 
 #[test]
