@@ -135,9 +135,9 @@ class Stage:
         }
         return program
 
-    def proxy(self, binaries, simulator, cpu=None, auth=False, **more):
-        """Starts our proxy with the simulator as upstream, on a free port, stored in `port`."""
-        port = free_port()
+    def proxy(self, binaries, simulator, cpu=None, auth=False, port=None, **more):
+        """Starts our proxy with the simulator as upstream, on this or a free port, stored in `port`."""
+        port = port or free_port()
         environment = {**settings(simulator, simulator.printed["provider"], auth), **more}
         command = [binaries / "hpc-storage-proxy", "serve", "--listen", f"127.0.0.1:{port}"]
         program = self.start(command, environment, cpu)
@@ -323,6 +323,15 @@ def requests(simulator, forget=False):
         connection.request("DELETE" if forget else "GET", "/_simulator/requests")
         body = connection.getresponse().read()
     return None if forget else json.loads(body)
+
+
+def change_state(simulator, state):
+    """Changes the state of a resource in Waldur."""
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(simulator.printed["base"]).netloc)) as connection:
+        body = json.dumps({"change": "state", "resource": "resource-0", "state": state})
+        connection.request("POST", "/_simulator/changes", body)
+        if (answer := connection.getresponse()).status != 204:
+            raise SystemExit(f"the change returned {answer.status}: {answer.read()[:200]!r}")
 
 
 def items_of(page):
