@@ -133,8 +133,8 @@ fn see_other(to: &str) -> Response {
 
 /// The path of the sign-in that returns to this path and query, or to the path if both are too long: reverse proxies refuse large headers.
 fn login_path(dashboard: &Dashboard, target: &str) -> String {
-    let path = || target.split('?').next().filter(|path| path.len() <= MAX_RETURN).unwrap_or_default();
-    let target = if target.len() <= MAX_RETURN { target } else { path() };
+    let path = target.split('?').next().unwrap_or_default();
+    let target = [target, path].into_iter().find(|target| target.len() <= MAX_RETURN).unwrap_or_default();
     let to: String = form_urlencoded::byte_serialize(target.as_bytes()).collect();
     format!("{}?to={to}", dashboard.path("/ui/login"))
 }

@@ -51,7 +51,7 @@ pub(super) fn dash() -> Markup {
     html! { span.muted { "–" } }
 }
 
-/// Most marks on one letter: more of them would cover other lines.
+/// Maximum number of marks on one letter: more of them would cover other lines.
 const MAX_MARKS: usize = 4;
 
 /// Replaces characters that are invisible, change the order of others, or cover them. A text of white space only is invisible.
@@ -101,22 +101,20 @@ fn is_mark(letter: char) -> bool {
 
 /// A time relative to now, with the absolute one beside it.
 pub(super) fn when(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
-    html! {
-        span.when {
-            span.relative { (relative(at, now)) }
-            " "
-            time.absolute datetime=(rfc3339(at)) { (absolute(at)) }
-        }
-    }
+    beside(&relative(at, now), "", at)
 }
 
-/// How long something has lasted, with its beginning beside it. `word` is "for".
-pub(super) fn lasting(word: &str, since: OffsetDateTime, now: OffsetDateTime) -> Markup {
+/// How long something has lasted, with its beginning beside it. `preposition` is "for", or "For" at the beginning of a sentence.
+pub(super) fn lasting(preposition: &str, since: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    beside(&format!("{preposition} {}", span(now - since)), "since ", since)
+}
+
+fn beside(relative: &str, before: &str, at: OffsetDateTime) -> Markup {
     html! {
         span.when {
-            span.relative { (word) " " (span(now - since)) }
+            span.relative { (relative) }
             " "
-            time.absolute datetime=(rfc3339(since)) { "since " (absolute(since)) }
+            time.absolute datetime=(rfc3339(at)) { (before) (absolute(at)) }
         }
     }
 }
